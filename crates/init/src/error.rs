@@ -1,0 +1,162 @@
+//! Why a start cannot be chosen. The site's name is added by the layer above.
+
+use lowrank_linalg::LinalgError;
+use lowrank_record::Need;
+
+/// Why a start cannot be chosen.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InitError {
+    /// Evidence that the method needs was not collected.
+    #[error(
+        "{method} needs the {need} of this site, which was not collected; collect it, or choose a method that does without"
+    )]
+    Missing {
+        /// The method.
+        method: &'static str,
+        /// The evidence.
+        need: Need,
+    },
+    /// A rank that no matrix of this shape has.
+    #[error(
+        "{method}: rank {rank} for a weight [{out}, {inp}]; give a rank from 1 to {max}, or exclude this site",
+        max = (*out).min(*inp)
+    )]
+    Rank {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+        /// Rows of the weight.
+        out: usize,
+        /// Columns of the weight.
+        inp: usize,
+    },
+    /// A method that takes one set of directions for each factor, and a weight too small for two.
+    #[error(
+        "{method}: rank {rank} takes {} singular directions of the gradient, and a weight [{out}, {inp}] has {}; give a rank of \
+         at most {}, or exclude this site",
+        2 * rank, (*out).min(*inp), (*out).min(*inp) / 2
+    )]
+    DoubleRank {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+        /// Rows of the weight.
+        out: usize,
+        /// Columns of the weight.
+        inp: usize,
+    },
+    /// A method that halves the rank.
+    #[error("{method}: rank {rank} is odd and this method splits it in two; give an even rank")]
+    OddRank {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+    },
+    /// A scale that no start can be divided by.
+    #[error(
+        "{method}: scale {scale} (alpha/r or alpha/sqrt(r)) is not a positive number; give a positive alpha"
+    )]
+    Scale {
+        /// The method.
+        method: &'static str,
+        /// The scale of the site.
+        scale: f64,
+    },
+    /// Evidence of another shape than the site's.
+    #[error(
+        "{method}: the {need} is [{rows}, {cols}], the site [{out}, {inp}]; it was collected at another site"
+    )]
+    Shape {
+        /// The method.
+        method: &'static str,
+        /// The evidence.
+        need: Need,
+        /// Rows of the evidence.
+        rows: usize,
+        /// Columns of the evidence.
+        cols: usize,
+        /// Rows of the weight.
+        out: usize,
+        /// Columns of the weight.
+        inp: usize,
+    },
+    /// A gradient without a direction.
+    #[error(
+        "{method}: the gradient of this site is zero everywhere, so it points nowhere; check that the loss depends on this \
+         layer and that its labels are not all ignored, exclude this site, or start it with kaiming"
+    )]
+    ZeroGradient {
+        /// The method.
+        method: &'static str,
+    },
+    /// Factors of a gradient that were cut too short.
+    #[error(
+        "{method}: rank {rank} takes {want} singular triplets of the gradient, {have} were collected; collect at least {want}"
+    )]
+    TooFewTriplets {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+        /// Triplets there are.
+        have: usize,
+        /// Triplets needed.
+        want: usize,
+    },
+    /// A decomposition failed.
+    #[error("{method}: {source}")]
+    Linalg {
+        /// The method.
+        method: &'static str,
+        /// What failed.
+        source: LinalgError,
+    },
+    /// No initialiser of this name.
+    #[error("no initialiser is called {name}; {hint}")]
+    UnknownMethod {
+        /// The name given.
+        name: String,
+        /// The nearest name, or all of them.
+        hint: String,
+    },
+    /// The method has no such choice.
+    #[error("{method} has no option {option}; {hint}")]
+    UnknownOption {
+        /// The method.
+        method: &'static str,
+        /// The option given.
+        option: String,
+        /// The nearest option, or all of them.
+        hint: String,
+    },
+    /// The same choice given twice.
+    #[error("{method}: option {option} is given twice; keep one")]
+    RepeatedOption {
+        /// The method.
+        method: &'static str,
+        /// The option.
+        option: &'static str,
+    },
+    /// A value that the choice does not take.
+    #[error("{method}: {option} = {value} is not allowed; it takes {values}")]
+    BadValue {
+        /// The method.
+        method: &'static str,
+        /// The option.
+        option: &'static str,
+        /// The value given.
+        value: String,
+        /// What it takes.
+        values: &'static str,
+    },
+}
+
+impl InitError {
+    /// For `map_err`: a failed decomposition, with the method that asked for it.
+    pub(crate) fn linalg(method: &'static str) -> impl Fn(LinalgError) -> InitError {
+        move |source| InitError::Linalg { method, source }
+    }
+}

@@ -1,0 +1,34 @@
+//! Low-rank linear algebra: factors, decompositions, sketches and spectra, on faer.
+//!
+//! The currency is [`LowRank`], `X = left · right`. [`svd`] is exact; [`randomised_svd`] works on any [`Operator`], that
+//! is on a matrix that can only be multiplied with; [`SubspaceIteration`] is the same arithmetic one pass at a time, for
+//! an operator that exists only as a stream of batches.
+//!
+//! Precision: operands are f32; orthogonalisation, small cores, energies and tails are computed in f64.
+//!
+//! Repeatability: every result is a function of its arguments alone. Decompositions run sequentially, products are cut
+//! into blocks whose size depends on the shapes only ([`multiply`]), so the number of threads changes no bit.
+
+mod error;
+mod iteration;
+mod low_rank;
+mod operator;
+mod product;
+mod qr;
+mod real;
+mod sketch;
+mod spectrum;
+mod subspace;
+mod svd;
+
+pub use error::LinalgError;
+pub use iteration::{Side, SubspaceIteration};
+pub use low_rank::LowRank;
+pub use operator::{Operator, OuterProducts};
+pub use product::{energy, from_rows, multiply, narrow, to_rows, widen};
+pub use qr::{Qr, orthonormal_basis, qr};
+pub use real::Real;
+pub use sketch::{Sketch, Sketched, randomised_svd};
+pub use spectrum::{effective_rank, energy_fraction, participation_ratio, rank_for_energy, stable_rank};
+pub use subspace::{overlap, principal_cosines};
+pub use svd::{Svd, svd, svd_in_f64};

@@ -1,0 +1,141 @@
+//! A matrix that can be multiplied with, and need not be held.
+
+use faer::{Mat, MatRef};
+
+use crate::product::{energy, multiply, narrow, widen};
+use crate::{LinalgError, LowRank};
+
+/// A matrix `[rows, cols]` known by its products.
+pub trait Operator: Sync {
+    /// Rows (`out`).
+    fn rows(&self) -> usize;
+    /// Columns (`in`).
+    fn cols(&self) -> usize;
+    /// `M · x`: `[cols, k] -> [rows, k]`.
+    fn apply(&self, x: MatRef<'_, f32>) -> Mat<f32>;
+    /// `Mᵀ · x`: `[rows, k] -> [cols, k]`.
+    fn apply_transpose(&self, x: MatRef<'_, f32>) -> Mat<f32>;
+    /// `‖M‖²_F` where it is cheap to know exactly.
+    fn energy(&self) -> Option<f64> {
+        None
+    }
+}
+
+impl Operator for MatRef<'_, f32> {
+    fn rows(&self) -> usize {
+        self.nrows()
+    }
+    fn cols(&self) -> usize {
+        self.ncols()
+    }
+    fn apply(&self, x: MatRef<'_, f32>) -> Mat<f32> {
+        multiply(*self, x)
+    }
+    fn apply_transpose(&self, x: MatRef<'_, f32>) -> Mat<f32> {
+        multiply(self.transpose(), x)
+    }
+    fn energy(&self) -> Option<f64> {
+        Some(energy(*self))
+    }
+}
+
+/// `Σ_b δ_bᵀ · X_b`, `[out, in]`, with δ_b `[n_b, out]` and X_b `[n_b, in]`: the weight gradient of a linear layer,
+/// δ its output gradients and X its inputs, never formed. A product with k columns costs `2·n·k·(out + in)`
+/// operations instead of the `2·n·out·in` of forming it.
+#[derive(Debug, Clone)]
+pub struct OuterProducts<'a> {
+    out: usize,
+    inp: usize,
+    batches: Vec<(MatRef<'a, f32>, MatRef<'a, f32>)>,
+}
+
+impl<'a> OuterProducts<'a> {
+    /// The empty sum, a zero matrix `[out, inp]`.
+    #[must_use]
+    pub fn new(out: usize, inp: usize) -> Self {
+        OuterProducts { out, inp, batches: Vec::new() }
+    }
+
+    /// Adds `deltaᵀ · x`, `delta: [n, out]`, `x: [n, in]`.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`].
+    pub fn push(&mut self, delta: MatRef<'a, f32>, x: MatRef<'a, f32>) -> Result<(), LinalgError> {
+        outer_shapes(delta, x, self.out, self.inp)?;
+        self.batches.push((delta, x));
+        Ok(())
+    }
+
+    /// The sum of one small product per batch, added in f64 in the order of the batches.
+    fn sum(
+        &self,
+        rows: usize,
+        k: usize,
+        part: impl Fn(&(MatRef<'a, f32>, MatRef<'a, f32>)) -> Mat<f32>,
+    ) -> Mat<f32> {
+        let mut sum = Mat::<f64>::zeros(rows, k);
+        for batch in &self.batches {
+            sum += widen(part(batch).as_ref());
+        }
+        narrow(sum.as_ref())
+    }
+}
+
+/// Checks `delta: [n, out]` and `x: [n, in]`.
+pub(crate) fn outer_shapes(
+    delta: MatRef<'_, f32>,
+    x: MatRef<'_, f32>,
+    out: usize,
+    inp: usize,
+) -> Result<(), LinalgError> {
+    let n = x.nrows();
+    for (what, found, want_cols) in
+        [("output gradients of a batch", delta, out), ("inputs of a batch", x, inp)]
+    {
+        let (rows, cols) = found.shape();
+        if (rows, cols) != (n, want_cols) {
+            return Err(LinalgError::Shape { what, want_rows: n, want_cols, rows, cols });
+        }
+    }
+    Ok(())
+}
+
+impl Operator for OuterProducts<'_> {
+    fn rows(&self) -> usize {
+        self.out
+    }
+    fn cols(&self) -> usize {
+        self.inp
+    }
+    fn apply(&self, x: MatRef<'_, f32>) -> Mat<f32> {
+        self.sum(self.out, x.ncols(), |(delta, inputs)| {
+            multiply(delta.transpose(), multiply(*inputs, x).as_ref())
+        })
+    }
+    fn apply_transpose(&self, x: MatRef<'_, f32>) -> Mat<f32> {
+        self.sum(self.inp, x.ncols(), |(delta, inputs)| {
+            multiply(inputs.transpose(), multiply(*delta, x).as_ref())
+        })
+    }
+}
+
+impl Operator for Mat<f32> {
+    fn rows(&self) -> usize {
+        self.nrows()
+    }
+    fn cols(&self) -> usize {
+        self.ncols()
+    }
+    fn apply(&self, x: MatRef<'_, f32>) -> Mat<f32> {
+        Operator::apply(&self.as_ref(), x)
+    }
+    fn apply_transpose(&self, x: MatRef<'_, f32>) -> Mat<f32> {
+        Operator::apply_transpose(&self.as_ref(), x)
+    }
+    fn energy(&self) -> Option<f64> {
+        Some(energy(self.as_ref()))
+    }
+}
+
+// The trait is used as `&dyn Operator`.
+const _: fn(&LowRank) -> &dyn Operator = |factors| factors;

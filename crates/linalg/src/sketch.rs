@@ -1,0 +1,76 @@
+//! Leading singular triplets of a matrix that can only be multiplied with: randomised subspace iteration.
+//!
+//! Source and arithmetic: see [`crate::SubspaceIteration`], which this drives over an [`Operator`].
+
+use lowrank_record::Seed;
+
+use crate::{LinalgError, Operator, Side, SubspaceIteration, Svd};
+
+/// How much work a randomised SVD does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sketch {
+    /// Columns beyond the rank asked for; the width is cut to min(rows, cols). More is more accurate and dearer.
+    pub oversampling: usize,
+    /// Power iterations, each two more products with the matrix. Zero is poor on flat spectra.
+    pub power: usize,
+}
+
+impl Sketch {
+    /// Twice the rank (eight columns more at least) and two power iterations.
+    ///
+    /// Measured on 192 × 128 matrices with σᵢ = i^-½, a flat spectrum as gradients have: of the best achievable
+    /// first-step cosine 0.7732, sixteen triplets from a width of 32 keep 0.7406, 0.7693, 0.7724 and 0.7731 with
+    /// 0, 1, 2 and 4 power iterations, while a one-pass two-sided sketch keeps 0.655.
+    #[must_use]
+    pub fn for_rank(rank: usize) -> Sketch {
+        Sketch { oversampling: rank.max(8), power: 2 }
+    }
+}
+
+/// What a randomised SVD found, and how much of the matrix it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sketched {
+    /// The leading triplets. Each value is at most the true one, up to rounding.
+    pub svd: Svd,
+    /// `‖M‖²_F` of the whole matrix.
+    pub energy: f64,
+    /// Whether `energy` is exact; otherwise it is the unbiased estimate `‖MΩ‖²_F / q` of the first product, whose relative
+    /// standard deviation is at most `√(2/q)`.
+    pub exact: bool,
+}
+
+impl Sketched {
+    /// The part of the energy that the triplets hold, 0 to 1; 1 for a zero matrix.
+    #[must_use]
+    pub fn captured(&self) -> f64 {
+        if self.energy > 0.0 { (self.svd.energy() / self.energy).min(1.0) } else { 1.0 }
+    }
+}
+
+/// The leading `rank` triplets of `matrix`, from `2·power + 2` products with `rank + oversampling` columns.
+///
+/// # Errors
+/// [`LinalgError::Rank`] for a rank of 0 or above min(rows, cols), [`LinalgError::NonFinite`],
+/// [`LinalgError::NoConvergence`].
+pub fn randomised_svd(
+    matrix: &dyn Operator,
+    rank: usize,
+    sketch: Sketch,
+    seed: Seed,
+) -> Result<Sketched, LinalgError> {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    if rank == 0 || rank > rows.min(cols) {
+        return Err(LinalgError::Rank { rank, rows, cols });
+    }
+    let width = rank.saturating_add(sketch.oversampling).min(rows.min(cols));
+    let mut iteration = SubspaceIteration::start(seed, rows, cols, width, 2 * sketch.power + 2)?;
+    while iteration.passes_left() > 0 {
+        let product = match iteration.side() {
+            Side::Forward => matrix.apply(iteration.multiplier()),
+            Side::Transpose => matrix.apply_transpose(iteration.multiplier()),
+        };
+        iteration.absorb(product.as_ref())?;
+        iteration.end_pass()?;
+    }
+    iteration.finish(rank, matrix.energy())
+}

@@ -1,0 +1,228 @@
+use std::path::Path;
+
+use super::{Reader, Reason, Refusal, check_reader, fold, pad};
+use crate::atomic::Disk;
+use crate::gguf::{Entry, Value, write};
+use crate::peft::{AdapterFolder, Factor, Place};
+use crate::{Dtype, Format, StoreError};
+
+/// What llama.cpp's loader must know of the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LlamaCppBase {
+    /// `general.architecture`, such as `llama` (Mistral too) or `qwen2`.
+    pub architecture: String,
+    /// Attention heads.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+}
+
+/// Hugging Face's names inside a layer, and ggml's: the same for every architecture below.
+const NAMES: [(&str, &str); 7] = [
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+/// Architectures whose names are those above.
+const ARCHITECTURES: [&str; 6] = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"];
+
+/// ggml's name of a module's weight.
+#[must_use]
+pub fn llama_cpp_name(module: &str) -> Option<String> {
+    if module == "lm_head" {
+        return Some("output.weight".to_owned());
+    }
+    let rest = module.strip_prefix("model.layers.")?;
+    let (layer, inner) = rest.split_once('.')?;
+    let layer: usize = layer.parse().ok()?;
+    let (_, name) = NAMES.iter().find(|(known, _)| *known == inner)?;
+    Some(format!("blk.{layer}.{name}.weight"))
+}
+
+/// Writes an adapter in the GGUF form that llama.cpp loads (`src/llama-adapter.cpp`): `X.lora_a` is our right factor,
+/// `X.lora_b` our left, both F32, and `adapter.lora.alpha` is the rank, since the adapter is padded and folded.
+///
+/// For the `llama` architecture the rows of q_proj and k_proj are permuted in the base (`convert_hf_to_gguf.py`:
+/// half-split to interleaved rotary pairs), and so are the rows of their left factors here.
+///
+/// # Errors
+/// [`StoreError::Export`] with every reason why llama.cpp would misread it, [`StoreError::Io`].
+pub fn write_llama_cpp(
+    disk: &Disk,
+    path: &Path,
+    base: &LlamaCppBase,
+    adapter: &AdapterFolder,
+) -> Result<(), StoreError> {
+    let plain = pad(adapter)
+        .and_then(|padded| fold(&padded))
+        .map_err(|cause| StoreError::Peft { path: path.to_owned(), cause })?;
+    let refused = |cause| StoreError::Export { cause };
+    check_reader(Reader::LlamaCpp, &plain.config, &plain.factors).map_err(refused)?;
+    let tensors = tensors(base, &plain.factors)
+        .map_err(|reasons| refused(Refusal { reader: Reader::LlamaCpp, reasons }))?;
+    let text = |text: &str| Value::String(text.to_owned());
+    let mut values = vec![
+        ("general.type".to_owned(), text("adapter")),
+        ("general.architecture".to_owned(), text(&base.architecture)),
+        ("adapter.type".to_owned(), text("lora")),
+        ("adapter.lora.alpha".to_owned(), Value::F32(plain.config.alpha as f32)),
+    ];
+    values.extend(adapter.provenance.iter().map(|(key, value)| (format!("lowrank.{key}"), text(value))));
+    let entries: Vec<Entry<'_>> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Entry { name, dtype: Dtype::Real(Format::F32), shape, bytes })
+        .collect();
+    write(disk, path, &values, &entries)
+}
+
+type Tensor = (String, [usize; 2], Vec<u8>);
+
+fn tensors(base: &LlamaCppBase, factors: &[Factor]) -> Result<Vec<Tensor>, Vec<Reason>> {
+    let (mut tensors, mut reasons) = (Vec::new(), Vec::new());
+    let mut no = |what: String, hint: &'static str| reasons.push(Reason { what, hint });
+    const OTHER: &str = "write PEFT and use convert_lora_to_gguf.py";
+    if !ARCHITECTURES.contains(&base.architecture.as_str()) {
+        no(format!("architecture {:?} is not known here", base.architecture), OTHER);
+    }
+    for factor in factors {
+        let Some(name) = llama_cpp_name(&factor.module).filter(|_| factor.place == Place::Linear) else {
+            no(format!("module {:?} has no known name in GGUF", factor.module), OTHER);
+            continue;
+        };
+        let heads = match factor.module.rsplit('.').next() {
+            Some("q_proj") if base.architecture == "llama" => base.heads,
+            Some("k_proj") if base.architecture == "llama" => base.kv_heads,
+            _ => 0,
+        };
+        let left = if heads == 0 {
+            factor.left.clone()
+        } else if factor.output.is_multiple_of(2 * heads) {
+            interleaved(&factor.left, factor.rank, factor.output / heads)
+        } else {
+            no(
+                format!("{} rows of {:?} are not {heads} heads", factor.output, factor.module),
+                "check the base's heads",
+            );
+            continue;
+        };
+        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        tensors.push((format!("{name}.lora_a"), [factor.rank, factor.input], bytes(&factor.right)));
+        tensors.push((format!("{name}.lora_b"), [factor.output, factor.rank], bytes(&left)));
+    }
+    if reasons.is_empty() { Ok(tensors) } else { Err(reasons) }
+}
+
+/// The rows of each head, from two halves to pairs: new row 2i + j is old row j · head/2 + i.
+fn interleaved(left: &[f32], rank: usize, head: usize) -> Vec<f32> {
+    left.chunks_exact(head * rank)
+        .flat_map(|rows| {
+            (0..head).flat_map(move |new| {
+                let old = (new % 2) * (head / 2) + new / 2;
+                rows[old * rank..(old + 1) * rank].iter().copied()
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::reshape::tests::{delta, factor, mixed};
+    use super::{LlamaCppBase, interleaved, llama_cpp_name, write_llama_cpp};
+    use crate::atomic::Disk;
+    use crate::gguf::GgufFile;
+    use crate::peft::AdapterFolder;
+    use crate::{StoreError, TensorSource};
+
+    fn base(architecture: &str) -> LlamaCppBase {
+        LlamaCppBase { architecture: architecture.into(), heads: 1, kv_heads: 1 }
+    }
+
+    #[test]
+    fn rows_are_permuted_as_in_the_base() {
+        // Two heads of four rows, rank 1; reshape(2, 2, 2).swapaxes(1, 2) of 0..8 is 0 2 1 3, 4 6 5 7.
+        let rows: Vec<f32> = (0..8_u8).map(f32::from).collect();
+        assert_eq!(interleaved(&rows, 1, 4), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        // One head of six rows, rank 2: halves 0 1 2 and 3 4 5 become 0 3 1 4 2 5.
+        let rows: Vec<f32> = (0..12_u8).map(f32::from).collect();
+        let wanted = [0.0, 1.0, 6.0, 7.0, 2.0, 3.0, 8.0, 9.0, 4.0, 5.0, 10.0, 11.0];
+        assert_eq!(interleaved(&rows, 2, 6), wanted);
+    }
+
+    /// scale · b · a, by llama.cpp's rule: alpha / (sides of b), row-major `[out, in]`.
+    fn change(file: &GgufFile, name: &str) -> Vec<f64> {
+        let (a, b) = (format!("{name}.lora_a"), format!("{name}.lora_b"));
+        let (input, output) = (file.info(&a).unwrap().shape[1], file.info(&b).unwrap().shape[0]);
+        let rank = file.info(&b).unwrap().shape[1];
+        assert_eq!(file.info(&a).unwrap().shape[0], rank);
+        let scale = f64::from(file.f32("adapter.lora.alpha").unwrap()) / rank as f64;
+        let (a, b) = (file.widened(&a).unwrap(), file.widened(&b).unwrap());
+        let at = |row: usize, column: usize| -> f64 {
+            (0..rank).map(|k| f64::from(b[row * rank + k]) * f64::from(a[k * input + column])).sum()
+        };
+        (0..output * input).map(|i| scale * at(i / input, i % input)).collect()
+    }
+
+    #[test]
+    fn llama_cpp_gets_the_same_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter.gguf");
+        let mut adapter = mixed(true);
+        adapter.provenance = BTreeMap::from([("seed".to_owned(), "7".to_owned())]);
+        for (architecture, order) in [("qwen2", [0, 1, 2, 3, 4, 5]), ("llama", [0, 3, 1, 4, 2, 5])] {
+            write_llama_cpp(&Disk::real(), &path, &base(architecture), &adapter).unwrap();
+            let file = GgufFile::open(&path).unwrap();
+            assert_eq!(file.str("general.type").unwrap(), "adapter");
+            assert_eq!(file.str("general.architecture").unwrap(), architecture);
+            assert_eq!(file.str("adapter.type").unwrap(), "lora");
+            assert_eq!(file.str("lowrank.seed").unwrap(), "7");
+            let check = |name: &str, module: &str, order: &[usize], input: usize| {
+                let (found, wanted) = (change(&file, name), delta(&adapter, module));
+                for (new, &old) in order.iter().enumerate() {
+                    for column in 0..input {
+                        let (found, wanted) = (found[new * input + column], wanted[old * input + column]);
+                        assert!(
+                            (found - wanted).abs() < 1e-5 * (1.0 + wanted.abs()),
+                            "{name}: {wanted}, {found}"
+                        );
+                    }
+                }
+            };
+            check("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj", &order, 4);
+            check("blk.0.ffn_down.weight", "model.layers.0.mlp.down_proj", &[0, 1, 2, 3], 5);
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter.gguf");
+        let mut adapter = mixed(false);
+        adapter.factors.push(factor("model.layers.0.mlp.experts.q_proj", (2, 2, 2), 1));
+        let refusal = |base: &LlamaCppBase, adapter: &AdapterFolder| match write_llama_cpp(
+            &Disk::real(),
+            &path,
+            base,
+            adapter,
+        )
+        .unwrap_err()
+        {
+            StoreError::Export { cause } => cause.to_string(),
+            other => panic!("{other}"),
+        };
+        let text = refusal(&base("mamba"), &adapter);
+        assert!(text.contains("mamba") && text.contains("experts"), "{text}");
+        adapter.factors.pop();
+        let four = LlamaCppBase { heads: 4, ..base("llama") };
+        assert!(refusal(&four, &adapter).contains("not 4 heads"));
+        assert!(!path.exists());
+        assert_eq!(llama_cpp_name("lm_head").as_deref(), Some("output.weight"));
+        assert_eq!(llama_cpp_name("model.embed_tokens"), None);
+    }
+}

@@ -1,0 +1,24 @@
+//! The adapter folders of Hugging Face PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! Here is the file boundary where our `left [out, r]` and `right [r, in]` meet PEFT's B and A. PEFT loads many wrong
+//! files with a warning or none; this refuses them. Formats as of PEFT 0.21.
+
+mod check;
+mod config;
+mod error;
+mod folder;
+mod matching;
+mod names;
+mod save;
+
+pub use config::{AdapterConfig, Init, Targets};
+pub use error::PeftError;
+pub use folder::{AdapterFolder, Factor, Place, Whole};
+pub use matching::{Matcher, matches_target, pattern_key};
+
+/// File name of the configuration.
+pub const CONFIG_NAME: &str = "adapter_config.json";
+/// File name of the tensors.
+pub const TENSORS_NAME: &str = "adapter_model.safetensors";
+/// What PEFT puts before the path of a module.
+pub(crate) const PREFIX: &str = "base_model.model.";

@@ -1,0 +1,37 @@
+//! From a data file to token sequences with a loss mask.
+//!
+//! The way of the data, each step a pure function:
+//!
+//! 1. [`read_records`]: lines of a JSONL file, already parsed, become checked [`Record`]s of one [`Kind`].
+//!    ([`BigBench`] and [`read_questions`] read other layouts; [`tokenize_plain_text`] takes a text whole.)
+//! 2. [`tokenize`]: records become [`Example`]s, by the model's [`Tokenizer`] and [`ChatTemplate`], with a [`Summary`] to show.
+//! 3. [`split`]: some are held out.
+//! 4. [`BatchPlan`]: the batches of each epoch, fixed by a seed.
+//!
+//! This crate opens no file and knows no tensor; it takes what the file crate has read and gives vectors of numbers.
+
+mod batch;
+mod big_bench;
+mod chat;
+mod error;
+mod example;
+mod plain_text;
+mod question;
+mod record;
+mod split;
+mod summary;
+#[cfg(test)]
+mod test_tokenizers;
+mod tokenizer;
+
+pub use batch::{Batch, BatchPlan, Batching, NO_TARGET};
+pub use big_bench::BigBench;
+pub use chat::{ChatTemplate, Date, LossOn, Marked};
+pub use error::TaskError;
+pub use example::{Dataset, Example, Format, Layout, prompt, tokenize};
+pub use plain_text::tokenize_plain_text;
+pub use question::{Question, TokenizedQuestion, read_questions};
+pub use record::{Kind, Record, Records, read_records};
+pub use split::{HeldOut, Split, split};
+pub use summary::{Summary, marked_text};
+pub use tokenizer::{Cut, GgufVocabulary, SpecialTokens, Stream, Tokenizer, generation_eos};
