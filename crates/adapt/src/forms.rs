@@ -1,0 +1,5 @@
+//! The forms, one a file.
+
+mod lora;
+
+pub use lora::Lora;

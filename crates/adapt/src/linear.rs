@@ -1,0 +1,247 @@
+//! A linear layer with a slot: an ordered list of adapters on a frozen (or trained) weight.
+
+use std::sync::Arc;
+
+use lowrank_tensor::ops::{self, Observer};
+use lowrank_tensor::{Device, Matrix, Tensor, Var};
+
+use crate::form::{Adapter, AdaptError, LowRankPath};
+
+/// The weight of a layer.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// As stored in the model; no gradient for it is ever computed.
+    Frozen(Matrix),
+    /// Trained itself: pretraining and fully tuned sites.
+    Trained(Var),
+}
+
+/// An adapter in a slot.
+pub struct Mounted {
+    /// The name by which it is switched, merged and removed.
+    pub name: String,
+    /// Whether it takes part in the forward.
+    pub enabled: bool,
+    /// The change.
+    pub adapter: Box<dyn Adapter>,
+}
+
+/// `y = x Wᵀ + b + Σ adapters`, W `[out, in]`.
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Matrix>,
+    adapters: Vec<Mounted>,
+    /// The weight before an adapter was merged, and that adapter's name.
+    unmerged: Option<(String, Matrix)>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Linear {
+    /// A layer without adapters. `bias: [1, out]`.
+    #[must_use]
+    pub fn new(weight: Weight, bias: Option<Matrix>) -> Linear {
+        Linear { weight, bias, adapters: Vec::new(), unmerged: None, observer: None }
+    }
+
+    /// `[out, in]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 2] {
+        match &self.weight {
+            Weight::Frozen(matrix) => matrix.shape(),
+            Weight::Trained(var) => var.shape(),
+        }
+    }
+
+    /// The weight as it is now.
+    #[must_use]
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// The frozen weight.
+    ///
+    /// # Errors
+    /// [`AdaptError::Trained`] when the weight is trained itself.
+    pub fn frozen(&self) -> Result<&Matrix, AdaptError> {
+        match &self.weight {
+            Weight::Frozen(matrix) => Ok(matrix),
+            Weight::Trained(_) => Err(AdaptError::Trained),
+        }
+    }
+
+    /// The bias `[1, out]`, if the layer has one.
+    #[must_use]
+    pub fn bias(&self) -> Option<&Matrix> {
+        self.bias.as_ref()
+    }
+
+    /// The adapters in the order in which they were mounted.
+    #[must_use]
+    pub fn adapters(&self) -> &[Mounted] {
+        &self.adapters
+    }
+
+    /// Puts another frozen weight of the same shape in (a base with the start taken out, a quantised copy).
+    ///
+    /// # Panics
+    /// Panics when the shapes differ.
+    pub fn replace_weight(&mut self, weight: Matrix) {
+        assert_eq!(weight.shape(), self.shape(), "a replaced weight keeps its shape");
+        self.weight = Weight::Frozen(weight);
+    }
+
+    /// Mounts an adapter behind those already there.
+    ///
+    /// # Errors
+    /// [`AdaptError::Taken`] when the name is in use.
+    pub fn mount(&mut self, name: &str, adapter: Box<dyn Adapter>) -> Result<(), AdaptError> {
+        if self.adapters.iter().any(|mounted| mounted.name == name) {
+            return Err(AdaptError::Taken(name.to_owned()));
+        }
+        self.adapters.push(Mounted { name: name.to_owned(), enabled: true, adapter });
+        Ok(())
+    }
+
+    /// Takes an adapter out of the slot.
+    ///
+    /// # Errors
+    /// [`AdaptError::Unknown`] when there is none of this name, [`AdaptError::Merged`] while it is merged.
+    pub fn unmount(&mut self, name: &str) -> Result<Mounted, AdaptError> {
+        if self.unmerged.as_ref().is_some_and(|(merged, _)| merged == name) {
+            return Err(AdaptError::Merged(name.to_owned()));
+        }
+        let index = self.position(name)?;
+        Ok(self.adapters.remove(index))
+    }
+
+    /// Switches an adapter on or off.
+    ///
+    /// # Errors
+    /// [`AdaptError::Unknown`] when there is none of this name.
+    pub fn enable(&mut self, name: &str, enabled: bool) -> Result<(), AdaptError> {
+        let index = self.position(name)?;
+        self.adapters[index].enabled = enabled;
+        Ok(())
+    }
+
+    /// Shows the layer's inputs and output gradients to an observer in every backward pass; `None` stops it.
+    pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
+        self.observer = observer;
+    }
+
+    /// The layer's output. All low-rank adapters run inside the product with the weight.
+    ///
+    /// # Shapes
+    /// `x: [n, in] -> [n, out]`.
+    #[must_use]
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let mut y = match &self.weight {
+            Weight::Frozen(weight) => {
+                let (path, others) = self.paths();
+                let mut y = ops::linear(x.clone(), weight, self.bias.as_ref(), path);
+                for adapter in others {
+                    y = y + adapter.apply(weight, &x);
+                }
+                y
+            }
+            Weight::Trained(var) => {
+                let y = ops::dense(x.clone(), var.tensor());
+                match &self.bias {
+                    Some(bias) => y.clone() + ops::composed::widen(bias, &y.device().without_autodiff()),
+                    None => y,
+                }
+            }
+        };
+        // A layer below the first adapter is not tracked and has no gradient to show, unless the model was asked to
+        // track its hidden states (evidence collection does).
+        if let Some(observer) = &self.observer
+            && y.is_tracked()
+        {
+            y = ops::tap(x, y, Arc::clone(observer));
+        }
+        y
+    }
+
+    /// Adds an adapter's change to the weight, which becomes f32; the adapter is switched off until [`Linear::unmerge`].
+    ///
+    /// # Errors
+    /// [`AdaptError::Unknown`], [`AdaptError::Trained`], or [`AdaptError::Merged`] when another one is merged already.
+    pub fn merge(&mut self, name: &str) -> Result<(), AdaptError> {
+        if let Some((merged, _)) = &self.unmerged {
+            return Err(AdaptError::Merged(merged.clone()));
+        }
+        let index = self.position(name)?;
+        let original = self.frozen()?.clone();
+        let mut values = original.to_f32();
+        for (value, change) in values.iter_mut().zip(self.adapters[index].adapter.delta(&original)) {
+            *value += change;
+        }
+        let Ok(merged) = Matrix::from_f32(values, original.shape()) else {
+            unreachable!("a sum of matrices of one shape has that shape")
+        };
+        self.adapters[index].enabled = false;
+        self.weight = Weight::Frozen(merged);
+        self.unmerged = Some((name.to_owned(), original));
+        Ok(())
+    }
+
+    /// Takes a merged adapter out again: the original weight, bit for bit.
+    ///
+    /// # Errors
+    /// [`AdaptError::Unknown`] when this adapter is not merged.
+    pub fn unmerge(&mut self, name: &str) -> Result<(), AdaptError> {
+        match self.unmerged.take() {
+            Some((merged, original)) if merged == name => {
+                self.weight = Weight::Frozen(original);
+                self.enable(name, true)
+            }
+            other => {
+                self.unmerged = other;
+                Err(AdaptError::Unknown(name.to_owned()))
+            }
+        }
+    }
+
+    /// Makes the weight trainable, widened to f32, for pretraining; returns its variable.
+    ///
+    /// # Errors
+    /// [`AdaptError::Merged`] while an adapter is merged.
+    pub fn train_weight(&mut self, device: &Device) -> Result<Var, AdaptError> {
+        if let Some((merged, _)) = &self.unmerged {
+            return Err(AdaptError::Merged(merged.clone()));
+        }
+        let var = match &self.weight {
+            Weight::Trained(var) => var.clone(),
+            Weight::Frozen(matrix) => Var::new(matrix.to_f32(), matrix.shape(), device),
+        };
+        self.weight = Weight::Trained(var.clone());
+        Ok(var)
+    }
+
+    /// One low-rank path for all enabled adapters that are one, side by side, and the other enabled adapters.
+    fn paths(&self) -> (Option<(Tensor<2>, Tensor<2>)>, Vec<&dyn Adapter>) {
+        let (mut lefts, mut rights, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for mounted in self.adapters.iter().filter(|mounted| mounted.enabled) {
+            match mounted.adapter.low_rank() {
+                Some(LowRankPath { left, right }) => {
+                    lefts.push(left);
+                    rights.push(right);
+                }
+                None => others.push(&*mounted.adapter),
+            }
+        }
+        let path = match lefts.len() {
+            0 => None,
+            1 => lefts.pop().zip(rights.pop()),
+            _ => Some((Tensor::cat(lefts, 1), Tensor::cat(rights, 0))),
+        };
+        (path, others)
+    }
+
+    fn position(&self, name: &str) -> Result<usize, AdaptError> {
+        self.adapters
+            .iter()
+            .position(|mounted| mounted.name == name)
+            .ok_or_else(|| AdaptError::Unknown(name.to_owned()))
+    }
+}

@@ -1,0 +1,115 @@
+//! What can be wrong with a plan, its evidence or a stored adapter.
+
+/// Why adapters cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A target names nothing.
+    #[error("target \"{target}\" matches no linear layer; the model has {known}{hint}")]
+    NoMatch {
+        /// What was asked for.
+        target: String,
+        /// The names that could be meant.
+        known: String,
+        /// The nearest name, if one is near.
+        hint: String,
+    },
+    /// Every target was excluded.
+    #[error("no layer is left to adapt: the targets, --exclude and --layers together leave none")]
+    NothingLeft,
+    /// A range of blocks is not one, or lies outside.
+    #[error("layers \"{text}\": {problem}")]
+    Layers {
+        /// As typed.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A pattern is not a regular expression, or its value is no number.
+    #[error("pattern \"{pattern}\": {problem}")]
+    Pattern {
+        /// As typed.
+        pattern: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A rank that a layer cannot have.
+    #[error("rank {rank} at {site}: the weight is [{out}, {inp}], so the rank goes from 1 to {max}; lower --rank, or exclude the layer")]
+    Rank {
+        /// The layer.
+        site: String,
+        /// The rank.
+        rank: usize,
+        /// Rows.
+        out: usize,
+        /// Columns.
+        inp: usize,
+        /// The largest rank.
+        max: usize,
+    },
+    /// No text to calibrate with.
+    #[error("the start needs gradients, but there is no calibration text")]
+    NoCalibration,
+    /// No token of the calibration text carries loss.
+    #[error("no token of the calibration text carries loss; check the data's completions or --loss-on")]
+    NoLoss,
+    /// The backward pass never came to a layer.
+    #[error("the backward pass did not reach {site}; this is a defect of lowrank")]
+    NotReached {
+        /// The layer.
+        site: String,
+    },
+    /// The gradient of a layer could not be factored.
+    #[error("gradient of {site}: {source}")]
+    Evidence {
+        /// The layer.
+        site: String,
+        /// What is wrong.
+        source: lowrank_linalg::LinalgError,
+    },
+    /// A start failed.
+    #[error("{site}: {source}")]
+    Init {
+        /// The layer.
+        site: String,
+        /// What is wrong.
+        source: lowrank_init::InitError,
+    },
+    /// A form refused the start.
+    #[error("{site}: {source}")]
+    Adapt {
+        /// The layer.
+        site: String,
+        /// What is wrong.
+        source: lowrank_adapt::AdaptError,
+    },
+    /// A start and a form that do not go together.
+    #[error("start \"{init}\" does not go with form \"{form}\": {reason}")]
+    Pair {
+        /// The start.
+        init: String,
+        /// The form.
+        form: String,
+        /// Why.
+        reason: String,
+    },
+    /// A stored adapter names a layer that the model does not have.
+    #[error("the adapter changes \"{0}\", which this model does not have; was it made for another model?")]
+    UnknownSite(String),
+    /// A stored adapter does not fit a layer.
+    #[error("the adapter's {site} is [{out}, {inp}], the model's is [{model_out}, {model_inp}]; was it made for another model?")]
+    SiteShape {
+        /// The layer.
+        site: String,
+        /// Rows of the change.
+        out: usize,
+        /// Columns of the change.
+        inp: usize,
+        /// Rows of the weight.
+        model_out: usize,
+        /// Columns of the weight.
+        model_inp: usize,
+    },
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] lowrank_models::ModelError),
+}

@@ -1,0 +1,16 @@
+//! Where starts meet layers: which layers are adapted ([`Plan`]), what a start must be shown ([`collect`]), and
+//! mounting the result ([`attach`](attach()), [`restore`]).
+//!
+//! This is the only crate that knows both initialisers and forms.
+
+mod collect;
+mod error;
+mod mount;
+mod plan;
+mod targets;
+
+pub use collect::{Calibration, Gradients, collect};
+pub use error::AttachError;
+pub use mount::{Attached, Restored, attach, restore};
+pub use plan::{Plan, Site};
+pub use targets::Targets;

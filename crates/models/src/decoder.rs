@@ -1,0 +1,343 @@
+//! The Llama family: RMSNorm, rotary grouped-query attention, SwiGLU, residual connections.
+//!
+//! `h ← h + o(attention(q(norm h), k(norm h), v(norm h)))`, then `h ← h + down(silu(gate(norm h)) ⊙ up(norm h))`, layer by
+//! layer; a last norm; logits = h · headᵀ. Hidden states are `[n, hidden]` with `n = batch · time`.
+
+pub mod config;
+mod cache;
+mod generate;
+mod gguf;
+mod gguf_save;
+mod gradient;
+pub mod load;
+mod rope;
+mod save;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lowrank_adapt::{Linear, Weight};
+use lowrank_tensor::ops::{self, Heads, Layout, Rotary, Targets};
+use lowrank_tensor::{Device, Matrix, Tensor, Var};
+
+pub use cache::Cache;
+use config::Config;
+pub use generate::Sampling;
+pub use gradient::{Passed, Recompute};
+pub use load::Widen;
+pub use save::Named;
+
+use crate::ModelError;
+
+/// A decoder whose linear layers hold slots.
+pub struct Decoder {
+    /// Shape and constants.
+    pub config: Config,
+    device: Device,
+    embedding: Weight,
+    /// The blocks, first to last.
+    pub blocks: Vec<Block>,
+    norm: Gain,
+    /// `None` when the embedding is the head.
+    head: Option<Linear>,
+    tables: Mutex<Arc<Rotary>>,
+}
+
+/// One layer of the decoder.
+pub struct Block {
+    input_norm: Gain,
+    /// `[heads · head_dim, hidden]`.
+    pub query: Linear,
+    /// `[kv_heads · head_dim, hidden]`.
+    pub key: Linear,
+    /// `[kv_heads · head_dim, hidden]`.
+    pub value: Linear,
+    /// `[hidden, heads · head_dim]`.
+    pub output: Linear,
+    mlp_norm: Gain,
+    /// `[intermediate, hidden]`.
+    pub gate: Linear,
+    /// `[intermediate, hidden]`.
+    pub up: Linear,
+    /// `[hidden, intermediate]`.
+    pub down: Linear,
+}
+
+/// A norm's gain `[1, d]`, frozen or trained.
+enum Gain {
+    Frozen(Tensor<2>),
+    Trained(Var),
+}
+
+impl Gain {
+    fn tensor(&self) -> Tensor<2> {
+        match self {
+            Gain::Frozen(tensor) => tensor.clone(),
+            Gain::Trained(var) => var.tensor(),
+        }
+    }
+}
+
+/// The linear layers of a block by their checkpoint names, in the order in which they run.
+pub const LINEAR_NAMES: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+impl Block {
+    /// The linear layers in the order of [`LINEAR_NAMES`].
+    #[must_use]
+    pub fn linears(&self) -> [&Linear; 7] {
+        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
+    }
+
+    /// The linear layers in the order of [`LINEAR_NAMES`], to mount adapters on.
+    pub fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        [
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.output,
+            &mut self.gate,
+            &mut self.up,
+            &mut self.down,
+        ]
+    }
+}
+
+impl Decoder {
+    /// Every linear layer with its checkpoint name (`model.layers.0.self_attn.q_proj`), in a fixed order; an own head
+    /// comes last, as `lm_head`.
+    #[must_use]
+    pub fn sites(&self) -> Vec<(String, &Linear)> {
+        let mut sites: Vec<(String, &Linear)> = Vec::new();
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let named = LINEAR_NAMES.iter().zip(block.linears());
+            sites.extend(named.map(|(name, linear)| (format!("model.layers.{layer}.{name}"), linear)));
+        }
+        sites.extend(self.head.iter().map(|head| ("lm_head".to_owned(), head)));
+        sites
+    }
+
+    /// The same list, to mount adapters on.
+    pub fn sites_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut sites: Vec<(String, &mut Linear)> = Vec::new();
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            let named = LINEAR_NAMES.iter().zip(block.linears_mut());
+            sites.extend(named.map(|(name, linear)| (format!("model.layers.{layer}.{name}"), linear)));
+        }
+        sites.extend(self.head.iter_mut().map(|head| ("lm_head".to_owned(), head)));
+        sites
+    }
+
+    /// Where the model computes.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes that the frozen weights take as they are held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let linear = |linear: &Linear| match linear.weight() {
+            Weight::Frozen(matrix) => matrix.bytes(),
+            Weight::Trained(var) => 4 * var.shape().iter().product::<usize>(),
+        };
+        let embedding = match &self.embedding {
+            Weight::Frozen(matrix) => matrix.bytes(),
+            Weight::Trained(var) => 4 * var.shape().iter().product::<usize>(),
+        };
+        embedding + self.sites().iter().map(|(_, site)| linear(site)).sum::<usize>()
+    }
+
+    /// Token ids to hidden states `[n, hidden]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] for an id outside the vocabulary.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor<2>, ModelError> {
+        let vocabulary = self.config.vocabulary;
+        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocabulary) {
+            return Err(ModelError::Token { token: tokens[index], index, vocabulary });
+        }
+        Ok(match &self.embedding {
+            Weight::Frozen(matrix) => ops::embedding(tokens, matrix, &self.device),
+            Weight::Trained(var) => ops::embedding_dense(tokens, var.tensor()),
+        })
+    }
+
+    /// One block: `[n, hidden] -> [n, hidden]`.
+    fn block(&self, index: usize, h: Tensor<2>, layout: &Layout, tables: &Arc<Rotary>) -> Tensor<2> {
+        let block = &self.blocks[index];
+        let heads = self.heads();
+        let x = ops::rms_norm(h.clone(), block.input_norm.tensor(), self.config.norm_epsilon);
+        let q = ops::rotary(block.query.forward(x.clone()), tables, &layout.positions); // [n, heads · head_dim]
+        let k = ops::rotary(block.key.forward(x.clone()), tables, &layout.positions); // [n, kv_heads · head_dim]
+        let v = block.value.forward(x);
+        let h = h + block.output.forward(ops::attention(q, k, v, heads, layout));
+        let x = ops::rms_norm(h.clone(), block.mlp_norm.tensor(), self.config.norm_epsilon);
+        let inner = ops::swiglu(block.gate.forward(x.clone()), block.up.forward(x)); // [n, intermediate]
+        h + block.down.forward(inner)
+    }
+
+    /// Token ids to the normed hidden states before the head, `[n, hidden]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] or [`ModelError::Context`].
+    pub fn hidden(&self, tokens: &[u32], layout: &Layout) -> Result<Tensor<2>, ModelError> {
+        let (layout, tables) = self.prepare(layout)?;
+        let mut h = self.embed(tokens)?;
+        for index in 0..self.blocks.len() {
+            h = self.block(index, h, &layout, &tables);
+        }
+        Ok(self.last_norm(h))
+    }
+
+    /// All logits `[n, vocabulary]`: for short inputs; losses never form them.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] or [`ModelError::Context`].
+    pub fn logits(&self, tokens: &[u32], layout: &Layout) -> Result<Tensor<2>, ModelError> {
+        Ok(self.unembed(self.hidden(tokens, layout)?))
+    }
+
+    /// `−log p` of each row's target, 0 where a row carries no loss.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`], [`ModelError::Context`] or [`ModelError::Target`].
+    pub fn log_likelihoods(
+        &self,
+        tokens: &[u32],
+        targets: &[i32],
+        layout: &Layout,
+    ) -> Result<Vec<f32>, ModelError> {
+        let h = self.hidden(tokens, layout)?.inner();
+        if let Some(head) = self.frozen_head() {
+            return Ok(ops::log_likelihoods(h, head, targets)?);
+        }
+        if let Some(head) = self.trained_head() {
+            return Ok(ops::log_likelihoods_dense(h, head.tensor(), targets)?);
+        }
+        // The head has adapters: its own forward makes the logits, a few rows at a time.
+        const ROWS: usize = 64;
+        let mut all = Vec::with_capacity(targets.len());
+        for (index, targets) in targets.chunks(ROWS).enumerate() {
+            let rows = h.clone().narrow(0, index * ROWS, targets.len());
+            all.extend(ops::log_likelihoods_of_logits(self.unembed(rows), targets)?);
+        }
+        Ok(all)
+    }
+
+    /// Hidden states to logits.
+    fn unembed(&self, h: Tensor<2>) -> Tensor<2> {
+        match (&self.head, &self.embedding) {
+            (Some(head), _) => head.forward(h),
+            (None, Weight::Frozen(matrix)) => ops::linear(h, matrix, None, None),
+            (None, Weight::Trained(var)) => ops::dense(h, var.tensor()),
+        }
+    }
+
+    /// The summed loss of hidden states against targets; without logits in memory unless the head has adapters.
+    fn loss(&self, h: Tensor<2>, targets: &Targets) -> Result<Tensor<1>, ModelError> {
+        if let Some(head) = self.frozen_head() {
+            return Ok(ops::cross_entropy(h, head, targets)?);
+        }
+        Ok(match self.trained_head() {
+            Some(var) => ops::cross_entropy_dense(h, var.tensor(), targets)?,
+            None => ops::composed::cross_entropy_of_logits(self.unembed(h), targets),
+        })
+    }
+
+    /// The head, when it is trained itself and has no adapters.
+    fn trained_head(&self) -> Option<&Var> {
+        let weight = match (&self.head, &self.embedding) {
+            (Some(head), _) if head.adapters().is_empty() && head.bias().is_none() => head.weight(),
+            (Some(_), _) => return None,
+            (None, embedding) => embedding,
+        };
+        match weight {
+            Weight::Trained(var) => Some(var),
+            Weight::Frozen(_) => None,
+        }
+    }
+
+    /// The head, when nothing is trained on it.
+    fn frozen_head(&self) -> Option<&Matrix> {
+        match (&self.head, &self.embedding) {
+            (Some(head), _) if head.adapters().is_empty() && head.bias().is_none() => head.frozen().ok(),
+            (None, Weight::Frozen(matrix)) => Some(matrix),
+            _ => None,
+        }
+    }
+
+    fn last_norm(&self, h: Tensor<2>) -> Tensor<2> {
+        ops::rms_norm(h, self.norm.tensor(), self.config.norm_epsilon)
+    }
+
+    fn heads(&self) -> Heads {
+        Heads { heads: self.config.heads, kv_heads: self.config.kv_heads, head_dim: self.config.head_dim }
+    }
+
+    /// The layout as attention sees it (sliding window applied), and rotary tables that are long enough.
+    fn prepare(&self, layout: &Layout) -> Result<(Layout, Arc<Rotary>), ModelError> {
+        let length = layout.positions.iter().max().map_or(0, |&last| last as usize + 1);
+        let tables = self.tables_for(length)?;
+        let layout = match self.config.sliding_window {
+            Some(window) => layout.windowed(window),
+            None => layout.clone(),
+        };
+        Ok((layout, tables))
+    }
+
+    /// Rotary tables for at least `length` positions; grown in powers of two and kept.
+    fn tables_for(&self, length: usize) -> Result<Arc<Rotary>, ModelError> {
+        let context = self.config.context;
+        if length > context {
+            return Err(ModelError::Context { length, context });
+        }
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.cos.len() < length * self.config.head_dim / 2 {
+            *tables = Arc::new(rope::tables(&self.config, length.next_power_of_two().min(context)));
+        }
+        Ok(Arc::clone(&tables))
+    }
+
+    /// Makes every weight of the model trainable, for pretraining: `(name, variable)` in a fixed order.
+    ///
+    /// # Errors
+    /// [`ModelError::Adapt`] while an adapter is merged.
+    pub fn train_all(&mut self) -> Result<Vec<(String, Var)>, ModelError> {
+        let device = self.device.clone();
+        let mut variables = Vec::new();
+        let embedding = match &self.embedding {
+            Weight::Trained(var) => var.clone(),
+            Weight::Frozen(matrix) => Var::new(matrix.to_f32(), matrix.shape(), &device),
+        };
+        self.embedding = Weight::Trained(embedding.clone());
+        variables.push(("model.embed_tokens.weight".to_owned(), embedding));
+        for (name, linear) in self.sites_mut() {
+            variables.push((format!("{name}.weight"), linear.train_weight(&device)?));
+        }
+        let train = |gain: &mut Gain| {
+            let var = match gain {
+                Gain::Trained(var) => var.clone(),
+                Gain::Frozen(tensor) => {
+                    let width = tensor.dims()[1];
+                    Var::new(lowrank_tensor::to_rows(tensor.clone()), [1, width], &device)
+                }
+            };
+            *gain = Gain::Trained(var.clone());
+            var
+        };
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            let at = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            variables.push((at("input_layernorm"), train(&mut block.input_norm)));
+            variables.push((at("post_attention_layernorm"), train(&mut block.mlp_norm)));
+        }
+        variables.push(("model.norm.weight".to_owned(), train(&mut self.norm)));
+        Ok(variables)
+    }
+}

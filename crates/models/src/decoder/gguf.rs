@@ -1,0 +1,193 @@
+//! The Llama family in GGUF: its names, its metadata, and its permuted query and key rows.
+//!
+//! llama.cpp turns neighbouring pairs, Hugging Face turns (i, i + d/2). Its converter therefore reorders the rows of each
+//! query and key head of Llama and Mistral models; we put them back. Rows are whole runs of bytes in every format, so
+//! quantised weights are reordered without being decoded.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lowrank_store::{GgufFile, TensorSource};
+use lowrank_tensor::{Device, Matrix};
+
+use super::config::{Config, RopeScaling};
+use super::Decoder;
+use super::load::{Weights, Widen, mapped, refuse_extra, stored_format};
+use crate::ModelError;
+
+impl Config {
+    /// Reads the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the key that is absent or cannot be used.
+    pub fn from_gguf(file: &GgufFile) -> Result<Config, ModelError> {
+        let architecture = file.str("general.architecture")?.to_owned();
+        if !["llama", "qwen2"].contains(&architecture.as_str()) {
+            return Err(ModelError::Architecture { found: architecture, known: "llama, qwen2 (GGUF)".to_owned() });
+        }
+        let key = |part: &str| format!("{architecture}.{part}");
+        let count = |part: &str| file.u32(&key(part)).map(|value| value as usize);
+        let (hidden, heads) = (count("embedding_length")?, count("attention.head_count")?.max(1));
+        let head_dim = count("attention.key_length").unwrap_or(hidden / heads);
+        let embedding = file.info("token_embd.weight")?;
+        let context = count("context_length")?;
+        let rope_scaling = match file.str(&key("rope.scaling.type")).unwrap_or("none") {
+            "none" => RopeScaling::None,
+            "linear" => {
+                RopeScaling::Linear { factor: f64::from(file.f32(&key("rope.scaling.factor")).unwrap_or(1.0)) }
+            }
+            other => {
+                return Err(ModelError::BadKey {
+                    key: "rope.scaling.type",
+                    found: other.to_owned(),
+                    hint: "GGUF models with no or linear rotary scaling are supported".to_owned(),
+                });
+            }
+        };
+        if file.contains("rope_freqs.weight") {
+            return Err(ModelError::BadKey {
+                key: "rope_freqs.weight",
+                found: "present".to_owned(),
+                hint: "GGUF models with per-frequency rotary factors (Llama 3.1) are not supported; use the \
+                       Hugging Face directory of the model"
+                    .to_owned(),
+            });
+        }
+        Config {
+            model_type: architecture.clone(),
+            vocabulary: embedding.shape[0],
+            hidden,
+            intermediate: count("feed_forward_length")?,
+            layers: count("block_count")?,
+            heads,
+            kv_heads: count("attention.head_count_kv").unwrap_or(heads).max(1),
+            head_dim,
+            norm_epsilon: f64::from(file.f32(&key("attention.layer_norm_rms_epsilon"))?),
+            rope_theta: f64::from(file.f32(&key("rope.freq_base")).unwrap_or(10_000.0)),
+            rope_scaling,
+            context,
+            tied: !file.contains("output.weight"),
+            qkv_bias: file.contains("blk.0.attn_q.bias"),
+            output_bias: file.contains("blk.0.attn_output.bias"),
+            mlp_bias: file.contains("blk.0.ffn_gate.bias"),
+            sliding_window: None,
+        }
+        .check()
+    }
+}
+
+/// The GGUF name of a Hugging Face tensor, and the number of heads whose rows are permuted.
+pub(super) fn gguf_name(name: &str, config: &Config) -> Option<(String, Option<usize>)> {
+    let plain = |name: &str| Some((name.to_owned(), None));
+    match name {
+        "model.embed_tokens.weight" => return plain("token_embd.weight"),
+        "model.norm.weight" => return plain("output_norm.weight"),
+        "lm_head.weight" => return plain("output.weight"),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (part, kind) = rest.rsplit_once('.')?;
+    let permuted = |heads: usize| (config.model_type != "qwen2").then_some(heads);
+    let (part, heads) = match part {
+        "input_layernorm" => ("attn_norm", None),
+        "self_attn.q_proj" => ("attn_q", permuted(config.heads)),
+        "self_attn.k_proj" => ("attn_k", permuted(config.kv_heads)),
+        "self_attn.v_proj" => ("attn_v", None),
+        "self_attn.o_proj" => ("attn_output", None),
+        "post_attention_layernorm" => ("ffn_norm", None),
+        "mlp.gate_proj" => ("ffn_gate", None),
+        "mlp.up_proj" => ("ffn_up", None),
+        "mlp.down_proj" => ("ffn_down", None),
+        _ => return None,
+    };
+    Some((format!("blk.{layer}.{part}.{kind}"), heads))
+}
+
+impl Decoder {
+    /// A decoder from an open GGUF file.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming what is missing, extra or misshaped.
+    pub fn from_gguf(file: GgufFile, widen: Widen, device: &Device) -> Result<Decoder, ModelError> {
+        let config = Config::from_gguf(&file)?;
+        let mut weights = GgufWeights::new(Arc::new(file), &config);
+        Decoder::build(config, &mut weights, widen, device)
+    }
+}
+
+/// Weights of a GGUF file by their Hugging Face names.
+pub struct GgufWeights {
+    file: Arc<dyn TensorSource>,
+    config: Config,
+    asked: BTreeSet<String>,
+}
+
+impl GgufWeights {
+    /// Reads from an open file.
+    #[must_use]
+    pub fn new(file: Arc<dyn TensorSource>, config: &Config) -> GgufWeights {
+        GgufWeights { file, config: config.clone(), asked: BTreeSet::new() }
+    }
+
+    fn fetch(&mut self, name: &str, shape: &[usize], [rows, cols]: [usize; 2]) -> Result<Matrix, ModelError> {
+        let missing = || ModelError::MissingTensor(name.to_owned());
+        let (stored, heads) = gguf_name(name, &self.config).ok_or_else(missing)?;
+        self.asked.insert(stored.clone());
+        let Some(heads) = heads else { return mapped(&self.file, &stored, shape, [rows, cols]) };
+        let format = stored_format(&*self.file, &stored, shape)?;
+        let bytes = unpermuted(self.file.bytes(&stored)?, heads, if shape.len() == 1 { cols } else { rows });
+        Matrix::from_bytes(Arc::new(bytes), format, [rows, cols])
+            .map_err(|source| ModelError::Matrix { name: stored, source })
+    }
+}
+
+/// Rows from llama.cpp's order (pair i of a head in rows 2i, 2i + 1) to Hugging Face's (rows i, i + d/2).
+fn unpermuted(bytes: &[u8], heads: usize, rows: usize) -> Vec<u8> {
+    let row_bytes = bytes.len() / rows.max(1);
+    let head_dim = rows / heads.max(1);
+    let half = head_dim / 2;
+    let mut out = Vec::with_capacity(bytes.len());
+    for row in 0..rows {
+        let (head, within) = (row / head_dim, row % head_dim);
+        let from = head * head_dim + 2 * (within % half) + within / half;
+        out.extend_from_slice(&bytes[from * row_bytes..(from + 1) * row_bytes]);
+    }
+    out
+}
+
+impl Weights for GgufWeights {
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
+        self.fetch(name, &shape, shape)
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Result<Matrix, ModelError> {
+        self.fetch(name, &[width], [1, width])
+    }
+
+    fn finish(&mut self) -> Result<(), ModelError> {
+        refuse_extra(&*self.file, &self.asked, |_| false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unpermuted;
+
+    #[test]
+    fn rows_go_back_to_the_half_split_order() {
+        // llama.cpp's converter: reshape(heads, 2, d/2).swapaxes(1, 2): row (h, half, i) goes to (h, i, half).
+        let (heads, head_dim) = (3, 8);
+        let original: Vec<u8> = (0..24).collect();
+        let mut permuted = vec![0; 24];
+        for head in 0..heads {
+            for half in 0..2 {
+                for i in 0..head_dim / 2 {
+                    permuted[head * head_dim + 2 * i + half] =
+                        original[head * head_dim + half * head_dim / 2 + i];
+                }
+            }
+        }
+        assert_ne!(permuted, original);
+        assert_eq!(unpermuted(&permuted, heads, 24), original);
+    }
+}

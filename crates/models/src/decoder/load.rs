@@ -1,0 +1,230 @@
+//! Building a decoder from named weights: a Hugging Face directory, a GGUF file, or random draws.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use lowrank_adapt::{Linear, Weight};
+use lowrank_record::Seed;
+use lowrank_store::{Dtype, Format, TensorSource};
+use lowrank_tensor::{Device, Matrix, from_rows};
+
+use super::config::Config;
+use super::{Block, Decoder, Gain, rope};
+use crate::ModelError;
+
+/// Whether stored weights are widened to f32 at once or each time they are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Widen {
+    /// At load: more memory, no work later.
+    #[default]
+    Once,
+    /// In each product: a bf16 model takes half, a 4-bit model an eighth of the memory.
+    OnUse,
+}
+
+/// Weights by their Hugging Face names.
+pub trait Weights {
+    /// A matrix `[out, in]`.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`] or [`ModelError::Shape`].
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError>;
+
+    /// A vector as a matrix `[1, width]`.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`] or [`ModelError::Shape`].
+    fn vector(&mut self, name: &str, width: usize) -> Result<Matrix, ModelError>;
+
+    /// Refuses what was never asked for.
+    ///
+    /// # Errors
+    /// [`ModelError::ExtraTensors`].
+    fn finish(&mut self) -> Result<(), ModelError>;
+}
+
+impl Decoder {
+    /// A decoder from named weights.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the tensor that is missing, extra or misshaped.
+    pub fn build(
+        config: Config,
+        weights: &mut dyn Weights,
+        widen: Widen,
+        device: &Device,
+    ) -> Result<Decoder, ModelError> {
+        let (hidden, inner) = (config.hidden, config.intermediate);
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let held = |matrix: Matrix| if widen == Widen::Once { matrix.widened() } else { matrix };
+        let gain = |weights: &mut dyn Weights, name: String| -> Result<Gain, ModelError> {
+            let vector = weights.vector(&name, hidden)?;
+            Ok(Gain::Frozen(from_rows(vector.to_f32(), [1, hidden], device)))
+        };
+        let linear = |weights: &mut dyn Weights, name: String, out: usize, inp: usize, bias: bool| {
+            let weight = held(weights.matrix(&format!("{name}.weight"), [out, inp])?);
+            let bias = bias.then(|| weights.vector(&format!("{name}.bias"), out)).transpose()?;
+            Ok::<Linear, ModelError>(Linear::new(Weight::Frozen(weight), bias.map(|bias| bias.widened())))
+        };
+        let embedding = held(weights.matrix("model.embed_tokens.weight", [config.vocabulary, hidden])?);
+        let mut blocks = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            let at = |part: &str| format!("model.layers.{layer}.{part}");
+            blocks.push(Block {
+                input_norm: gain(weights, at("input_layernorm.weight"))?,
+                query: linear(weights, at("self_attn.q_proj"), q, hidden, config.qkv_bias)?,
+                key: linear(weights, at("self_attn.k_proj"), kv, hidden, config.qkv_bias)?,
+                value: linear(weights, at("self_attn.v_proj"), kv, hidden, config.qkv_bias)?,
+                output: linear(weights, at("self_attn.o_proj"), hidden, q, config.output_bias)?,
+                mlp_norm: gain(weights, at("post_attention_layernorm.weight"))?,
+                gate: linear(weights, at("mlp.gate_proj"), inner, hidden, config.mlp_bias)?,
+                up: linear(weights, at("mlp.up_proj"), inner, hidden, config.mlp_bias)?,
+                down: linear(weights, at("mlp.down_proj"), hidden, inner, config.mlp_bias)?,
+            });
+        }
+        let norm = gain(weights, "model.norm.weight".to_owned())?;
+        let head = if config.tied {
+            None
+        } else {
+            Some(linear(weights, "lm_head".to_owned(), config.vocabulary, hidden, false)?)
+        };
+        weights.finish()?;
+        let tables = Mutex::new(Arc::new(rope::tables(&config, 0)));
+        let embedding = Weight::Frozen(embedding);
+        Ok(Decoder { config, device: device.clone(), embedding, blocks, norm, head, tables })
+    }
+
+    /// A decoder from the tensors of a Hugging Face directory and its configuration.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming what is missing, extra or misshaped.
+    pub fn from_checkpoint(
+        config: Config,
+        source: Arc<dyn TensorSource>,
+        widen: Widen,
+        device: &Device,
+    ) -> Result<Decoder, ModelError> {
+        let mut weights = Checkpoint::new(source, &config);
+        Decoder::build(config, &mut weights, widen, device)
+    }
+
+    /// A decoder with random weights: normal draws of deviation `1/√in`, norms at 1. For pretraining and for tests.
+    ///
+    /// # Errors
+    /// None for a checked configuration.
+    pub fn random(config: Config, seed: Seed, device: &Device) -> Result<Decoder, ModelError> {
+        Decoder::build(config, &mut Random { seed }, Widen::Once, device)
+    }
+}
+
+/// The bytes of one tensor of an open source; they stay mapped as long as the matrix lives.
+struct TensorBytes {
+    source: Arc<dyn TensorSource>,
+    name: String,
+}
+
+impl AsRef<[u8]> for TensorBytes {
+    fn as_ref(&self) -> &[u8] {
+        // The name was found when this was made, and an open source does not lose tensors.
+        self.source.bytes(&self.name).unwrap_or_default()
+    }
+}
+
+/// A tensor as a matrix over the mapped bytes; `shape` is what the file must say.
+pub(super) fn mapped(
+    source: &Arc<dyn TensorSource>,
+    name: &str,
+    shape: &[usize],
+    as_matrix: [usize; 2],
+) -> Result<Matrix, ModelError> {
+    let format = stored_format(&**source, name, shape)?;
+    let bytes = Arc::new(TensorBytes { source: Arc::clone(source), name: name.to_owned() });
+    Matrix::from_bytes(bytes, format, as_matrix).map_err(|source| ModelError::Matrix { name: name.to_owned(), source })
+}
+
+/// The number format of a stored tensor, if it has the shape that the configuration says.
+pub(super) fn stored_format(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<Format, ModelError> {
+    if !source.contains(name) {
+        return Err(ModelError::MissingTensor(name.to_owned()));
+    }
+    let info = source.info(name)?;
+    if info.shape != shape {
+        let (name, found, expected) = (name.to_owned(), info.shape.clone(), shape.to_vec());
+        return Err(ModelError::Shape { name, found, expected });
+    }
+    match info.dtype {
+        Dtype::Real(format) => Ok(format),
+        other => Err(ModelError::Dtype { name: name.to_owned(), dtype: other.name() }),
+    }
+}
+
+/// Refuses tensors that were never asked for; `known` names those that may be ignored.
+pub(super) fn refuse_extra(
+    source: &dyn TensorSource,
+    asked: &BTreeSet<String>,
+    known: impl Fn(&str) -> bool,
+) -> Result<(), ModelError> {
+    let mut extra = source.names().iter().filter(|name| !asked.contains(*name) && !known(name));
+    match extra.next() {
+        None => Ok(()),
+        Some(first) => Err(ModelError::ExtraTensors { first: first.clone(), count: 1 + extra.count() }),
+    }
+}
+
+/// Weights of a Hugging Face directory.
+pub struct Checkpoint {
+    source: Arc<dyn TensorSource>,
+    asked: BTreeSet<String>,
+    tied: bool,
+}
+
+impl Checkpoint {
+    /// Reads from an open source.
+    #[must_use]
+    pub fn new(source: Arc<dyn TensorSource>, config: &Config) -> Checkpoint {
+        Checkpoint { source, asked: BTreeSet::new(), tied: config.tied }
+    }
+}
+
+impl Weights for Checkpoint {
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
+        self.asked.insert(name.to_owned());
+        mapped(&self.source, name, &shape, shape)
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Result<Matrix, ModelError> {
+        self.asked.insert(name.to_owned());
+        mapped(&self.source, name, &[width], [1, width])
+    }
+
+    fn finish(&mut self) -> Result<(), ModelError> {
+        // Old exports keep the rotary frequencies as a buffer; tied models may repeat the embedding as the head.
+        let tied = self.tied;
+        refuse_extra(&*self.source, &self.asked, |name| {
+            name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
+        })
+    }
+}
+
+struct Random {
+    seed: Seed,
+}
+
+impl Weights for Random {
+    fn matrix(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Matrix, ModelError> {
+        let deviation = 1.0 / (inp as f32).sqrt();
+        let draws = self.seed.at("weight", name).normal(out * inp).into_iter().map(|draw| draw * deviation);
+        Matrix::from_f32(draws.collect(), [out, inp])
+            .map_err(|source| ModelError::Matrix { name: name.to_owned(), source })
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Result<Matrix, ModelError> {
+        let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+        Matrix::from_f32(vec![value; width], [1, width])
+            .map_err(|source| ModelError::Matrix { name: name.to_owned(), source })
+    }
+
+    fn finish(&mut self) -> Result<(), ModelError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! `y = x wᵀ + bias + (x rightᵀ) leftᵀ` and its gradients, without one for w.
+//!
+//! Floor: 2·n·in·out flops forward and the same backward; the low-rank path adds 2·n·r·(in + out) forward and twice that
+//! backward.
+
+use super::{Real, RowSource, product};
+
+/// The factors of a low-rank path.
+#[derive(Debug, Clone, Copy)]
+pub struct LowRank<'a, T> {
+    /// `[out, r]`.
+    pub left: &'a [T],
+    /// `[r, in]`.
+    pub right: &'a [T],
+}
+
+/// Which gradients are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Of the input.
+    pub dx: bool,
+    /// Of the left factor.
+    pub dleft: bool,
+    /// Of the right factor.
+    pub dright: bool,
+}
+
+/// Gradients that were wanted.
+#[derive(Debug, Clone)]
+pub struct Gradients<T> {
+    /// `[n, in]`.
+    pub dx: Option<Vec<T>>,
+    /// `[out, r]`.
+    pub dleft: Option<Vec<T>>,
+    /// `[r, in]`.
+    pub dright: Option<Vec<T>>,
+}
+
+/// Returns `y [n, out]` and `hidden = x rightᵀ [n, r]` (empty without a low-rank path).
+///
+/// # Shapes
+/// `x: [n, in]`, `w: [out, in]`, `bias: [out]`.
+pub fn forward<T: Real>(
+    x: &[T],
+    w: &dyn RowSource<T>,
+    bias: Option<&[T]>,
+    low_rank: Option<LowRank<'_, T>>,
+) -> (Vec<T>, Vec<T>) {
+    let (out, inp) = (w.rows(), w.cols());
+    let n = x.len() / inp.max(1);
+    let mut y = vec![T::ZERO; n * out];
+    if let Some(bias) = bias {
+        y.chunks_exact_mut(out.max(1)).for_each(|row| row.copy_from_slice(bias));
+    }
+    let mut scratch = Vec::new();
+    product::nt(&mut y, x, w.read(0..out, &mut scratch), [n, inp, out], bias.is_some(), T::ONE);
+    let Some(LowRank { left, right }) = low_rank else { return (y, Vec::new()) };
+    let r = right.len() / inp.max(1);
+    let mut hidden = vec![T::ZERO; n * r];
+    product::nt(&mut hidden, x, right, [n, inp, r], false, T::ONE);
+    product::nt(&mut y, &hidden, left, [n, r, out], true, T::ONE);
+    (y, hidden)
+}
+
+/// `dh = dy·left`, `dright = dhᵀ x`, `dleft = dyᵀ hidden`, `dx = dy·w + dh·right`.
+///
+/// # Shapes
+/// `dy: [n, out]`; `x` and `hidden` as in [`forward`], empty without a low-rank path.
+pub fn backward<T: Real>(
+    dy: &[T],
+    x: &[T],
+    hidden: &[T],
+    w: &dyn RowSource<T>,
+    low_rank: Option<LowRank<'_, T>>,
+    wanted: Wanted,
+) -> Gradients<T> {
+    let (out, inp) = (w.rows(), w.cols());
+    let n = dy.len() / out.max(1);
+    let mut gradients = Gradients { dx: None, dleft: None, dright: None };
+    if wanted.dx {
+        let mut dx = vec![T::ZERO; n * inp];
+        let mut scratch = Vec::new();
+        product::nn(&mut dx, dy, w.read(0..out, &mut scratch), [n, out, inp], false, T::ONE);
+        gradients.dx = Some(dx);
+    }
+    let Some(LowRank { left, right }) = low_rank else { return gradients };
+    let r = right.len() / inp.max(1);
+    let mut dh = vec![T::ZERO; n * r];
+    product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
+    if wanted.dright {
+        let mut dright = vec![T::ZERO; r * inp];
+        product::tn(&mut dright, &dh, x, [n, r, inp], false, T::ONE);
+        gradients.dright = Some(dright);
+    }
+    if wanted.dleft {
+        let mut dleft = vec![T::ZERO; out * r];
+        product::tn(&mut dleft, dy, hidden, [n, out, r], false, T::ONE);
+        gradients.dleft = Some(dleft);
+    }
+    if let Some(dx) = &mut gradients.dx {
+        product::nn(dx, &dh, right, [n, r, inp], true, T::ONE);
+    }
+    gradients
+}

@@ -1,0 +1,106 @@
+//! `y = x Wᵀ + b + (x rightᵀ) leftᵀ` with W `[out, in]` and b frozen, left `[out, r]` and right `[r, in]` trainable.
+//!
+//! Backward, in the cheap order: `dh = dy·left`, `dright = dhᵀ x`, `dleft = dyᵀ h` with the saved `h = x rightᵀ`, and
+//! `dx = dy·W + dh·right` accumulated in one buffer. There is no gradient for W, ever. Saved: x (shared with the
+//! caller), h `[n, r]`, left, right.
+
+use burn::tensor::Tensor;
+
+use crate::fused::{FlexTensor, Fused, run1, run3, tensor, values};
+use crate::kernels::{Real, linear as kernel};
+use crate::{Matrix, is_cpu, with_float};
+
+use super::composed;
+
+#[derive(Debug)]
+struct Linear {
+    weight: Matrix,
+    bias: Option<Matrix>,
+}
+
+/// A frozen linear layer with an optional low-rank path; the scale is already folded into `left`.
+///
+/// # Shapes
+/// `x: [n, in]`, `weight: [out, in]`, `bias: [1, out]`, `low_rank: ([out, r], [r, in])` -> `[n, out]`.
+#[must_use]
+pub fn linear(
+    x: Tensor<2>,
+    weight: &Matrix,
+    bias: Option<&Matrix>,
+    low_rank: Option<(Tensor<2>, Tensor<2>)>,
+) -> Tensor<2> {
+    if !is_cpu(&x.device()) {
+        return composed::linear(x, weight, bias, low_rank);
+    }
+    let operation = Linear { weight: weight.clone(), bias: bias.cloned() };
+    match low_rank {
+        None => run1(x, operation),
+        Some((left, right)) => run3(x, left, right, operation),
+    }
+}
+
+impl Linear {
+    fn run<T: Real>(&self, inputs: &[FlexTensor], keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let x = values::<T>(&inputs[0]);
+        let [out, _] = self.weight.shape();
+        let n = inputs[0].layout().shape()[0];
+        let bias: Option<Vec<T>> = self.bias.as_ref().map(|bias| bias.gather(&[0]));
+        let factors = match inputs {
+            [_, left, right] => Some(kernel::LowRank { left: values(left), right: values(right) }),
+            _ => None,
+        };
+        let (y, hidden) = kernel::forward::<T>(x, &self.weight, bias.as_deref(), factors);
+        let output = tensor(y, &[n, out]);
+        if !keep {
+            return (output, Vec::new());
+        }
+        match inputs {
+            [x, left, right] => {
+                let rank = right.layout().shape()[0];
+                let hidden = tensor(hidden, &[n, rank]);
+                (output, vec![x.clone(), hidden, left.clone(), right.clone()])
+            }
+            _ => (output, Vec::new()),
+        }
+    }
+
+    fn differentiate<T: Real>(
+        &self,
+        grad: &FlexTensor,
+        saved: &[FlexTensor],
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let dy = values::<T>(grad);
+        let [out, inp] = self.weight.shape();
+        let n = grad.layout().shape()[0];
+        let (factors, x, hidden, rank) = match saved {
+            [x, hidden, left, right] => {
+                let factors = kernel::LowRank { left: values::<T>(left), right: values::<T>(right) };
+                (Some(factors), values::<T>(x), values::<T>(hidden), right.layout().shape()[0])
+            }
+            _ => (None, &[][..], &[][..], 0),
+        };
+        let want = kernel::Wanted {
+            dx: wanted[0],
+            dleft: wanted.get(1).is_some_and(|&w| w),
+            dright: wanted.get(2).is_some_and(|&w| w),
+        };
+        let gradients = kernel::backward::<T>(dy, x, hidden, &self.weight, factors, want);
+        let mut list = vec![gradients.dx.map(|dx| tensor(dx, &[n, inp]))];
+        if wanted.len() == 3 {
+            list.push(gradients.dleft.map(|dleft| tensor(dleft, &[out, rank])));
+            list.push(gradients.dright.map(|dright| tensor(dright, &[rank, inp])));
+        }
+        list
+    }
+}
+
+impl Fused for Linear {
+    fn forward(&self, inputs: &[FlexTensor], keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        with_float!(inputs[0], T => self.run::<T>(inputs, keep))
+    }
+
+    fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+        with_float!(grad, T => self.differentiate::<T>(&grad, &saved, wanted))
+    }
+}

@@ -1,0 +1,255 @@
+//! Laws of every fused operation, a row a member: it equals the plain composition in f64, its gradients match central
+//! finite differences in f64 and the composition's own gradients, and they reach the trained inputs and nothing else.
+
+use std::sync::Arc;
+
+use lowrank_record::Seed;
+use lowrank_tensor::ops::{self, Heads, Layout, Rotary, Targets, composed};
+use lowrank_tensor::{DType, Matrix, Tensor, TensorData, cpu};
+
+/// An operation under test: its trained inputs by shape, and its fused and composed forms.
+struct Row {
+    name: &'static str,
+    inputs: Vec<[usize; 2]>,
+    fused: Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>,
+    composed: Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>,
+}
+
+fn draws(name: &str, count: usize) -> Vec<f64> {
+    Seed(11).at("fused", name).normal(count).into_iter().map(f64::from).collect()
+}
+
+fn matrix(name: &str, shape: [usize; 2]) -> Matrix {
+    Matrix::from_f64(draws(name, shape[0] * shape[1]), shape).unwrap()
+}
+
+fn constant(values: &[f64], shape: [usize; 2]) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (&cpu(), DType::F64))
+}
+
+fn tracked(values: &[f64], shape: [usize; 2]) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (&cpu().autodiff(), DType::F64)).require_grad()
+}
+
+fn values(tensor: Tensor<2>) -> Vec<f64> {
+    tensor.inner().into_data().into_vec::<f64>().unwrap()
+}
+
+fn one_by_one(loss: Tensor<1>) -> Tensor<2> {
+    loss.reshape([1, 1])
+}
+
+fn packed() -> Layout {
+    // Two rows of eleven tokens: documents of 4 and 7 tokens, and of 9 and 2.
+    let starts = [vec![0; 4], vec![4; 7], vec![0; 9], vec![9; 2]].concat();
+    let positions: Vec<u32> = (0..22).map(|row| (row % 11) as u32 - starts[row]).collect();
+    Layout { batch: 2, time: 11, positions: positions.into(), starts: starts.into() }
+}
+
+fn rotary_tables() -> Arc<Rotary> {
+    let angles: Vec<f32> = (0..11).flat_map(|p| [p as f32, p as f32 * 0.1, p as f32 * 0.01]).collect();
+    let (cos, sin) = (angles.iter().map(|a| a.cos()).collect(), angles.iter().map(|a| a.sin()).collect());
+    Arc::new(Rotary { cos, sin, head_dim: 6 })
+}
+
+fn rows() -> Vec<Row> {
+    let (weight, bias) = (matrix("weight", [7, 5]), matrix("bias", [1, 7]));
+    let heads = Heads { heads: 6, kv_heads: 2, head_dim: 6 };
+    let targets = Targets {
+        ids: (0..22).map(|row| if row % 5 == 0 { -100 } else { (row * 7 % 13) as i32 }).collect::<Vec<_>>().into(),
+        weights: Some((0..22).map(|row| 0.5 + row as f32 * 0.125).collect::<Vec<_>>().into()),
+    };
+    let head = matrix("head", [13, 5]);
+    let (tables, layout) = (rotary_tables(), packed());
+    let windowed = layout.windowed(3);
+    let ids: Vec<u32> = vec![3, 0, 3, 8, 1, 3];
+    let mut rows: Vec<Row> = Vec::new();
+    let mut row = |name, inputs: &[[usize; 2]], fused: Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>, composed| {
+        rows.push(Row { name, inputs: inputs.to_vec(), fused, composed });
+    };
+    let (w, b, w2, b2) = (weight.clone(), bias.clone(), weight.clone(), bias.clone());
+    row(
+        "linear",
+        &[[9, 5]],
+        Box::new(move |x| ops::linear(x[0].clone(), &w, Some(&b), None)),
+        Box::new(move |x| composed::linear(x[0].clone(), &w2, Some(&b2), None)),
+    );
+    let w2 = weight.clone();
+    row(
+        "linear with a low-rank path",
+        &[[9, 5], [7, 3], [3, 5]],
+        Box::new(move |x| {
+            ops::linear(x[0].clone(), &weight, Some(&bias), Some((x[1].clone(), x[2].clone())))
+        }),
+        Box::new(move |x| {
+            let bias = matrix("bias", [1, 7]);
+            composed::linear(x[0].clone(), &w2, Some(&bias), Some((x[1].clone(), x[2].clone())))
+        }),
+    );
+    row(
+        "dense",
+        &[[9, 5], [7, 5]],
+        Box::new(|x| ops::dense(x[0].clone(), x[1].clone())),
+        Box::new(|x| x[0].clone().matmul(x[1].clone().transpose())),
+    );
+    row(
+        "rms_norm",
+        &[[9, 5], [1, 5]],
+        Box::new(|x| ops::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
+        Box::new(|x| composed::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
+    );
+    row(
+        "swiglu",
+        &[[9, 5], [9, 5]],
+        Box::new(|x| ops::swiglu(x[0].clone(), x[1].clone())),
+        Box::new(|x| composed::swiglu(x[0].clone(), x[1].clone())),
+    );
+    let (t1, p1, t2, p2) = (tables.clone(), layout.positions.clone(), tables.clone(), layout.positions.clone());
+    row(
+        "rotary",
+        &[[22, 12]],
+        Box::new(move |x| ops::rotary(x[0].clone(), &t1, &p1)),
+        Box::new(move |x| composed::rotary(x[0].clone(), &t2, &p2)),
+    );
+    for (name, layout) in [("attention over packed documents", layout), ("attention in a window", windowed)] {
+        let l2 = layout.clone();
+        row(
+            name,
+            &[[22, 36], [22, 12], [22, 12]],
+            Box::new(move |x| ops::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, &layout)),
+            Box::new(move |x| composed::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, &l2)),
+        );
+    }
+    let (t1, t2, t3, t4) = (targets.clone(), targets.clone(), targets.clone(), targets);
+    let h2 = head.clone();
+    row(
+        "cross_entropy",
+        &[[22, 5]],
+        Box::new(move |x| one_by_one(ops::cross_entropy(x[0].clone(), &head, &t1).unwrap())),
+        Box::new(move |x| one_by_one(composed::cross_entropy(x[0].clone(), composed::widen(&h2, &cpu()), &t2))),
+    );
+    row(
+        "cross_entropy with a trained head",
+        &[[22, 5], [13, 5]],
+        Box::new(move |x| one_by_one(ops::cross_entropy_dense(x[0].clone(), x[1].clone(), &t3).unwrap())),
+        Box::new(move |x| one_by_one(composed::cross_entropy(x[0].clone(), x[1].clone(), &t4))),
+    );
+    let i2 = ids.clone();
+    row(
+        "embedding",
+        &[[9, 5]],
+        Box::new(move |x| ops::embedding_dense(&ids, x[0].clone())),
+        Box::new(move |x| {
+            let index: Vec<i64> = i2.iter().map(|&id| i64::from(id)).collect();
+            x[0].clone().select(0, Tensor::from_ints(index.as_slice(), &x[0].device()))
+        }),
+    );
+    rows
+}
+
+/// Gradients of `Σ upstream ⊙ f(inputs)`.
+fn gradients(f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>, inputs: &[(Vec<f64>, [usize; 2])], upstream: &[f64]) -> Vec<Vec<f64>> {
+    let tensors: Vec<_> = inputs.iter().map(|(values, shape)| tracked(values, *shape)).collect();
+    let y = f(&tensors);
+    let shape = y.dims();
+    let mut gradients = (y * constant(upstream, shape).autodiff()).sum().backward();
+    tensors.iter().map(|tensor| values(tensor.grad_remove(&mut gradients).expect("a gradient"))).collect()
+}
+
+fn close(name: &str, left: &[f64], right: &[f64], tolerance: f64) {
+    assert_eq!(left.len(), right.len(), "{name}");
+    let size = right.iter().map(|v| v.abs()).fold(1.0, f64::max);
+    for (index, (a, b)) in left.iter().zip(right).enumerate() {
+        assert!((a - b).abs() <= tolerance * size, "{name}: {a} against {b} at {index}");
+    }
+}
+
+#[test]
+fn values_equal_the_composition() {
+    for row in rows() {
+        let inputs: Vec<_> = row
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| constant(&draws(&format!("{}{i}", row.name), shape[0] * shape[1]), *shape))
+            .collect();
+        close(row.name, &values((row.fused)(&inputs)), &values((row.composed)(&inputs)), 1e-10);
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences_and_the_composition() {
+    for row in rows() {
+        let mut inputs: Vec<(Vec<f64>, [usize; 2])> = row
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| (draws(&format!("{}{i}", row.name), shape[0] * shape[1]), *shape))
+            .collect();
+        let constants = |inputs: &[(Vec<f64>, [usize; 2])]| -> Vec<Tensor<2>> {
+            inputs.iter().map(|(values, shape)| constant(values, *shape)).collect()
+        };
+        let size = values((row.fused)(&constants(&inputs))).len();
+        let upstream = draws("upstream", size);
+        let fused = gradients(&row.fused, &inputs, &upstream);
+        for (input, gradient) in gradients(&row.composed, &inputs, &upstream).iter().enumerate() {
+            close(&format!("{} input {input} against the composition", row.name), &fused[input], gradient, 1e-9);
+        }
+        let loss = |inputs: &[(Vec<f64>, [usize; 2])]| -> f64 {
+            values((row.fused)(&constants(inputs))).iter().zip(&upstream).map(|(y, u)| y * u).sum()
+        };
+        for input in 0..inputs.len() {
+            for index in 0..inputs[input].0.len() {
+                const STEP: f64 = 1e-5;
+                let value = inputs[input].0[index];
+                inputs[input].0[index] = value + STEP;
+                let above = loss(&inputs);
+                inputs[input].0[index] = value - STEP;
+                let below = loss(&inputs);
+                inputs[input].0[index] = value;
+                let slope = (above - below) / (2.0 * STEP);
+                let found = fused[input][index];
+                assert!(
+                    (slope - found).abs() <= 1e-6 * slope.abs().max(1.0),
+                    "{} input {input} at {index}: slope {slope}, gradient {found}",
+                    row.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_tracked_inputs_get_gradients() {
+    let weight = matrix("weight", [7, 5]);
+    let x = constant(&draws("x", 45), [9, 5]);
+    let left = tracked(&draws("left", 21), [7, 3]);
+    let right = constant(&draws("right", 15), [3, 5]);
+    let y = ops::linear(x, &weight, None, Some((left.clone(), right)));
+    let mut gradients = y.sum().backward();
+    assert!(left.grad_remove(&mut gradients).is_some());
+    let frozen = ops::linear(constant(&draws("x", 45), [9, 5]), &weight, None, None);
+    assert!(!frozen.is_tracked());
+}
+
+#[test]
+fn stored_formats_are_widened_inside_the_product() {
+    use lowrank_blocks::{Format, narrow};
+    let values: Vec<f32> = Seed(2).normal(6 * 64);
+    for format in [Format::BF16, Format::F16, Format::Q8_0] {
+        let bytes = narrow(format, &values).unwrap();
+        let stored = Matrix::from_bytes(Arc::new(bytes), format, [6, 64]).unwrap();
+        let x = lowrank_tensor::from_rows(Seed(3).normal(5 * 64), [5, 64], &cpu());
+        let on_use = lowrank_tensor::to_rows(ops::linear(x.clone(), &stored, None, None));
+        let once = lowrank_tensor::to_rows(ops::linear(x, &stored.widened(), None, None));
+        assert_eq!(on_use, once, "{format:?}");
+    }
+}
+
+#[test]
+fn a_target_outside_the_vocabulary_is_an_error() {
+    let targets = Targets { ids: vec![1, 13].into(), weights: None };
+    let h = constant(&draws("h", 10), [2, 5]);
+    let message = ops::cross_entropy(h, &matrix("head", [13, 5]), &targets).unwrap_err().to_string();
+    assert!(message.contains("13"), "{message}");
+}
