@@ -1,0 +1,20 @@
+//! Applications that compose the rooms below; each is a module with its options and one function.
+//!
+//! [`tune`] and `init` start and train adapters, [`merge`] and [`export`] hand them on and verify what they wrote,
+//! [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`] and
+//! [`reference`] print the cards.
+
+pub mod data;
+pub mod embedded;
+mod error;
+mod model;
+pub mod objective;
+pub mod options;
+pub mod page;
+pub mod pretrain;
+mod progress;
+pub mod tune;
+
+pub use error::AppError;
+pub use model::Model;
+pub use progress::{Progress, Silent};

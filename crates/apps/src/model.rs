@@ -1,0 +1,260 @@
+//! Opening what the user names: a Hugging Face directory, a GGUF file, or the decoder inside this binary; and an adapter
+//! on top of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lowrank_adapt::forms::Lora;
+use lowrank_attach::restore;
+use lowrank_models::{Config, Decoder, Widen};
+use lowrank_store::peft::{AdapterFolder, Matcher};
+use lowrank_store::{GgufFile, TensorSource, gguf, hash, json, safetensors, tensors, text};
+use lowrank_task::{ChatTemplate, GgufVocabulary, SpecialTokens, Tokenizer, generation_eos};
+use lowrank_tensor::cpu;
+
+use crate::error::Because;
+use crate::{AppError, embedded};
+
+/// The name under which adapters are mounted.
+pub(crate) const ADAPTER: &str = "default";
+
+/// A model with what is needed to feed it.
+pub struct Model {
+    /// The network.
+    pub decoder: Decoder,
+    /// Its tokenizer; absent where the directory holds none.
+    tokenizer: Option<Tokenizer>,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// Where it came from, as the user named it.
+    pub name: String,
+    /// Hash of its tensors: what an adapter was made for.
+    pub hash: String,
+    /// The directory or file; `None` for the one inside this binary.
+    pub path: Option<PathBuf>,
+}
+
+impl Model {
+    /// Opens a model.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] with what is missing or damaged.
+    pub fn open(path: Option<&Path>, widen: Widen) -> Result<Model, AppError> {
+        let Some(path) = path else {
+            let file = GgufFile::from_bytes(embedded::MODEL).input("the decoder inside this binary")?;
+            return Model::from_gguf(file, None, "the decoder inside lowrank", widen);
+        };
+        let name = path.display().to_string();
+        if !path.exists() {
+            return Err(AppError::usage(format!(
+                "no model at {name}: give a Hugging Face directory (config.json, *.safetensors, tokenizer.json) or a \
+                 GGUF file"
+            )));
+        }
+        if path.is_file() {
+            if !gguf::is_gguf(path).input("reading the model")? {
+                return Err(AppError::usage(format!(
+                    "{name} is not a GGUF file; for safetensors give the directory that holds config.json"
+                )));
+            }
+            let file = GgufFile::open(path).input("reading the model")?;
+            return Model::from_gguf(file, Some(path), &name, widen);
+        }
+        Model::from_directory(path, &name, widen)
+    }
+
+    fn from_directory(path: &Path, name: &str, widen: Widen) -> Result<Model, AppError> {
+        let config_path = path.join("config.json");
+        if !config_path.is_file() {
+            return Err(AppError::usage(format!("{name} holds no config.json; is it a Hugging Face model directory?")));
+        }
+        let config = json::read(&config_path).input("reading the model")?;
+        let config = Config::from_json(&config).input(format!("{name}/config.json"))?;
+        let source: Arc<dyn TensorSource> = Arc::from(tensors::open(path).input("reading the model")?);
+        let hash = hash::of_tensors(&*source).input("hashing the model")?;
+        let decoder = Decoder::from_checkpoint(config, source, widen, &cpu()).input(format!("the model {name}"))?;
+        let tokenizer = read_tokenizer(path)?;
+        Model::assemble(decoder, tokenizer, Some(path), name, hash)
+    }
+
+    fn from_gguf(file: GgufFile, path: Option<&Path>, name: &str, widen: Widen) -> Result<Model, AppError> {
+        let tokenizer = Tokenizer::from_gguf(&gguf_vocabulary(&file)?).input("the tokenizer of the GGUF file")?;
+        let hash = hash::of_tensors(&file).input("hashing the model")?;
+        let decoder = Decoder::from_gguf(file, widen, &cpu()).input(format!("the model {name}"))?;
+        Model::assemble(decoder, Some(tokenizer), path, name, hash)
+    }
+
+    fn assemble(
+        decoder: Decoder,
+        tokenizer: Option<Tokenizer>,
+        path: Option<&Path>,
+        name: &str,
+        hash: String,
+    ) -> Result<Model, AppError> {
+        let template = match &tokenizer {
+            Some(tokenizer) => ChatTemplate::of(tokenizer, None).input("the model's chat template")?,
+            None => None,
+        };
+        if let Some(tokenizer) = &tokenizer
+            && tokenizer.vocabulary_size() > decoder.config.vocabulary
+        {
+            return Err(AppError::usage(format!(
+                "the tokenizer of {name} has {} tokens, the embedding {} rows; they do not belong together",
+                tokenizer.vocabulary_size(),
+                decoder.config.vocabulary
+            )));
+        }
+        let (name, path) = (name.to_owned(), path.map(Path::to_owned));
+        Ok(Model { decoder, tokenizer, template, name, hash, path })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, AppError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            AppError::usage(format!("{} holds no tokenizer.json, which is needed to read text", self.name))
+        })
+    }
+
+    /// Mounts an adapter folder.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when the folder is damaged, or was made for another model.
+    pub fn mount(&mut self, folder: &Path) -> Result<AdapterFolder, AppError> {
+        let adapter = AdapterFolder::read(folder).input("reading the adapter")?;
+        if let Some(base) = adapter.provenance.get("lowrank.base_hash")
+            && *base != self.hash
+        {
+            return Err(AppError::usage(format!(
+                "the adapter {} was made for another model: its base has hash {base}, {} has {}",
+                folder.display(),
+                self.name,
+                self.hash
+            )));
+        }
+        if let Some(key) = adapter.config.unsupported() {
+            return Err(AppError::usage(format!("the adapter {} uses {key}, which lowrank does not apply", folder.display())));
+        }
+        let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
+        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
+            .input(format!("the adapter {}", folder.display()))?;
+        Ok(adapter)
+    }
+}
+
+/// `tokenizer.json` with the special tokens of its neighbours.
+fn read_tokenizer(path: &Path) -> Result<Option<Tokenizer>, AppError> {
+    let file = path.join("tokenizer.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let document = text::read(&file).input("reading the tokenizer")?;
+    let mut tokenizer = Tokenizer::from_json(document.as_bytes()).input(file.display())?;
+    let config = path.join("tokenizer_config.json");
+    if config.is_file() {
+        let mut special = SpecialTokens::from_tokenizer_config(&json::read(&config).input("reading the tokenizer")?)
+            .input(config.display())?;
+        // Newer exports keep the template in a file of its own.
+        let template = path.join("chat_template.jinja");
+        if template.is_file() {
+            special.chat_template = Some(text::read(&template).input("reading the chat template")?);
+        }
+        tokenizer = tokenizer.with_special_tokens(&special).input(config.display())?;
+    }
+    for name in ["generation_config.json", "config.json"] {
+        let file = path.join(name);
+        if file.is_file() {
+            let eos = generation_eos(&json::read(&file).input("reading the model")?).input(file.display())?;
+            if !eos.is_empty() {
+                return Ok(Some(tokenizer.with_eos(&eos).input(file.display())?));
+            }
+        }
+    }
+    Ok(Some(tokenizer))
+}
+
+/// The tokenizer part of a GGUF file's metadata.
+fn gguf_vocabulary(file: &GgufFile) -> Result<GgufVocabulary, AppError> {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let has = |name: &str| file.value(&key(name)).is_some();
+    let id = |name: &str| has(name).then(|| file.u32(&key(name))).transpose();
+    let flag = |name: &str| has(name).then(|| file.bool(&key(name))).transpose();
+    let read = || -> Result<GgufVocabulary, lowrank_store::StoreError> {
+        Ok(GgufVocabulary {
+            model: file.str(&key("model"))?.to_owned(),
+            pre: if has("pre") { file.str(&key("pre"))?.to_owned() } else { "default".to_owned() },
+            tokens: file.strings(&key("tokens"))?.to_vec(),
+            merges: if has("merges") { file.strings(&key("merges"))?.to_vec() } else { Vec::new() },
+            scores: if has("scores") { file.f32s(&key("scores"))?.to_vec() } else { Vec::new() },
+            types: if has("token_type") { file.i32s(&key("token_type"))?.to_vec() } else { Vec::new() },
+            bos: id("bos_token_id")?,
+            eos: [id("eos_token_id")?, id("eot_token_id")?].into_iter().flatten().collect(),
+            unknown: id("unknown_token_id")?,
+            pad: id("padding_token_id")?,
+            add_bos: flag("add_bos_token")?,
+            add_space_prefix: flag("add_space_prefix")?,
+            chat_template: match file.value("tokenizer.chat_template") {
+                Some(_) => Some(file.str("tokenizer.chat_template")?.to_owned()),
+                None => None,
+            },
+        })
+    };
+    read().input("the tokenizer of the GGUF file")
+}
+
+/// Writes the model's weights as a Hugging Face directory, with the tokenizer files beside them.
+///
+/// # Errors
+/// [`AppError::Failed`] when the folder cannot be written; [`AppError::Usage`] when it exists.
+pub(crate) fn write_directory(
+    model: &Model,
+    out: &Path,
+    format: lowrank_store::Format,
+    existing: lowrank_store::atomic::Existing,
+) -> Result<(), AppError> {
+    use lowrank_store::Dtype;
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for weight in model.decoder.named_weights() {
+        let bytes = lowrank_blocks::narrow(format, &weight.values.to_f32()).while_doing(&weight.name)?;
+        tensors.push((weight.name, weight.shape, bytes));
+    }
+    let entries: Vec<safetensors::Entry<'_>> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| safetensors::Entry { name, dtype: Dtype::Real(format), shape, bytes })
+        .collect();
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let mut config = match &model.path {
+        Some(path) if path.is_dir() => json::read(&path.join("config.json")).input("reading the model")?,
+        _ => model.decoder.config.to_json(),
+    };
+    config["torch_dtype"] = if format == lowrank_store::Format::BF16 { "bfloat16" } else { "float32" }.into();
+    let written = lowrank_store::atomic::write_folder(out, existing, |folder| {
+        folder.file("config.json", |sink| sink.write_all(json::sorted_text(&config).as_bytes()))?;
+        folder.file("model.safetensors", |sink| safetensors::write_to(sink, &entries, &metadata))?;
+        let Some(path) = model.path.as_deref().filter(|path| path.is_dir()) else { return Ok(()) };
+        for name in TOKENIZER_FILES {
+            let file = path.join(name);
+            if file.is_file() {
+                let content = text::read(&file)?;
+                folder.file(name, |sink| sink.write_all(content.as_bytes()))?;
+            }
+        }
+        Ok(())
+    });
+    written.map_err(|error| match error {
+        lowrank_store::StoreError::Exists { .. } => AppError::usage(error.to_string()),
+        other => AppError::failed(other.to_string()),
+    })
+}
+
+/// Files that go with a model's weights.
+const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "vocab.json",
+];

@@ -1,0 +1,307 @@
+//! `lowrank pretrain`: trains a small decoder from random weights with the toolkit's own trainer. It made the decoder
+//! inside this binary (`assets/README.md`).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use lowrank_models::{Config, Decoder, Recompute};
+use lowrank_record::Seed;
+use lowrank_store::gguf::{Array, Value};
+use lowrank_store::{Format, json, text};
+use lowrank_task::{Batching, HeldOut, Tokenizer, split, tokenize_plain_text};
+use lowrank_tensor::cpu;
+use lowrank_train::{AdamW, Group, Method, Place, Run, Schedule, Settings, Shape, Stop, train};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Because;
+use crate::objective::{Trainable, Training};
+use crate::tune::{Watch, Watched};
+use crate::{AppError, Progress};
+
+/// A pretraining run. Each field is a flag and a key of the recipe file.
+#[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Pretrain {
+    /// Plain text to train on
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Tokenizer: byte-level BPE as tokenizer.json
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Where the model goes, as GGUF
+    #[arg(long, value_name = "FILE.gguf")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+    /// Where metrics and checkpoints go
+    #[arg(long, default_value = "run", value_name = "DIR")]
+    pub run: PathBuf,
+    /// Go on from the newest checkpoint in the run folder
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resume: bool,
+    /// Name written into the model
+    #[arg(long, default_value = "lowrank-demo", value_name = "NAME")]
+    pub name: String,
+    /// Width of the hidden state
+    #[arg(long, default_value_t = 192, value_name = "N")]
+    pub hidden: usize,
+    /// Width inside the feed-forward part
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub intermediate: usize,
+    /// Number of blocks
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    pub layers: usize,
+    /// Query heads
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    pub heads: usize,
+    /// Key and value heads
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub kv_heads: usize,
+    /// Tokens of a row, and the model's context
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub context: usize,
+    /// Rows of a step
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub batch: usize,
+    /// Optimiser steps
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub steps: u64,
+    /// Learning rate at its top
+    #[arg(long, default_value_t = 3e-3, value_name = "RATE")]
+    pub rate: f64,
+    /// Decoupled weight decay of the matrices
+    #[arg(long, default_value_t = 0.1, value_name = "DECAY")]
+    pub weight_decay: f64,
+    /// Number format of the matrices in the file
+    #[arg(long, default_value = "Q8_0", value_name = "FORMAT")]
+    pub format: String,
+    /// Seed of the weights and of the data order
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub seed: u64,
+}
+
+/// What pretraining gave.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pretrained {
+    /// Values in the model.
+    pub parameters: usize,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Mean loss of the last step, nats per token.
+    pub loss: Option<f64>,
+    /// Best held-out loss, nats per token.
+    pub held_out_loss: Option<f64>,
+    /// Bytes of the file; 0 in a dry run.
+    pub bytes: usize,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Pretrained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let loss = |loss: Option<f64>| loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.3}"));
+        write!(
+            f,
+            "{} parameters, {} tokens, loss {} (held out {}), {} bytes, {:.0} s",
+            self.parameters,
+            self.tokens,
+            loss(self.loss),
+            loss(self.held_out_loss),
+            self.bytes,
+            self.seconds
+        )
+    }
+}
+
+impl Pretrain {
+    fn config(&self, vocabulary: usize) -> Result<Config, AppError> {
+        Config::from_json(&serde_json::json!({
+            "model_type": "llama", "vocab_size": vocabulary, "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate, "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "rms_norm_eps": 1e-5,
+            "rope_theta": 10_000.0, "max_position_embeddings": self.context, "tie_word_embeddings": true,
+        }))
+        .input("the model's shape")
+    }
+
+    fn tokenizer(&self) -> Result<(Tokenizer, serde_json::Value), AppError> {
+        let path = self.tokenizer.as_deref().ok_or_else(|| AppError::usage("--tokenizer FILE is needed"))?;
+        let value = json::read(path).input("reading the tokenizer")?;
+        let tokenizer = Tokenizer::from_gguf(&vocabulary(&value)?).input(path.display())?;
+        Ok((tokenizer, value))
+    }
+}
+
+/// What a run would do.
+///
+/// # Errors
+/// [`AppError::Usage`] when the options do not make a model.
+pub fn dry_run(options: &Pretrain) -> Result<Pretrained, AppError> {
+    let (tokenizer, _) = options.tokenizer()?;
+    let config = options.config(tokenizer.vocabulary_size())?;
+    let tokens = options.steps * (options.batch * options.context) as u64;
+    Ok(Pretrained { parameters: config.parameters(), tokens, loss: None, held_out_loss: None, bytes: 0, seconds: 0.0 })
+}
+
+/// Trains from random weights and writes a GGUF file with its tokenizer inside.
+///
+/// # Errors
+/// [`AppError`] with what cannot be used or went wrong.
+pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretrained, AppError> {
+    let data = options.data.as_deref().ok_or_else(|| AppError::usage("--data FILE is needed"))?;
+    let out = options.out.as_deref().ok_or_else(|| AppError::usage("--out FILE.gguf is needed"))?;
+    let format = Format::named(&options.format)
+        .ok_or_else(|| AppError::usage(format!("--format {}: try Q8_0, BF16, F16 or F32", options.format)))?;
+    let (tokenizer, document) = options.tokenizer()?;
+    let seed = Seed(options.seed);
+    let mut decoder =
+        Decoder::random(options.config(tokenizer.vocabulary_size())?, seed.at("pretrain", "weights"), &cpu())
+            .input("the model's shape")?;
+    let parameters = decoder.config.parameters();
+    let variables = decoder.train_all().while_doing("preparing the weights")?;
+    let variables: Vec<Trainable> = variables
+        .into_iter()
+        .map(|(name, variable)| {
+            // Gains are not decayed: shrinking them shrinks the residual stream, not the function class.
+            let decay = variable.shape()[0] > 1;
+            Trainable { name, group: Group::Dense, decay, variable }
+        })
+        .collect();
+    let content = text::read(data).input("reading the data")?;
+    let dataset = tokenize_plain_text(&content, &tokenizer, options.context).input(data.display())?;
+    progress.say(&format!("{parameters} parameters, {} tokens of text", dataset.summary.tokens));
+    let parts = split(dataset.examples, HeldOut::Count(64), seed.at("data", "split")).input("holding data out")?;
+    let batching = Batching { batch: options.batch, time: options.context, packing: false, pad: tokenizer.pad() };
+    let settings = Settings {
+        steps: options.steps,
+        rate: options.rate,
+        weight_decay: options.weight_decay,
+        optimiser: Method::AdamW(AdamW { beta2: 0.95, ..AdamW::default() }),
+        schedule: Schedule { shape: Shape::Cosine, warmup_ratio: 0.05, floor: 0.05, ..Schedule::default() },
+        eval_every: (options.steps / 10).max(1),
+        checkpoint_every: (options.steps / 10).max(1),
+        seed,
+        ..Settings::default()
+    };
+    let mut training = Training::new(
+        &decoder,
+        variables,
+        &parts.train,
+        &parts.held_out,
+        batching,
+        1,
+        Recompute::Nothing,
+        seed.at("data", "order"),
+    )
+    .input("batching the data")?;
+    let place =
+        if options.resume { Place::Resume(options.run.clone()) } else { Place::Fresh(options.run.clone()) };
+    let run = Run { place, ..Run::default() };
+    let start = progress.now();
+    progress.begin("pretraining", options.steps);
+    let stop = Stop::default();
+    let mut watch = Watch::new(progress, stop.clone());
+    let outcome = train(&mut training, &settings, &run, &mut watch, &stop);
+    let Watched { .. } = watch.finish();
+    progress.end();
+    let outcome = outcome.while_doing("pretraining")?;
+    let bytes = decoder.to_gguf(&options.name, format, gguf_values(&document)?).while_doing("writing the model")?;
+    lowrank_store::atomic::write_file(out, |sink| sink.write_all(&bytes)).while_doing("writing the model")?;
+    Ok(Pretrained {
+        parameters,
+        tokens: outcome.tokens,
+        loss: outcome.loss,
+        held_out_loss: outcome.best.map(|best| best.loss),
+        bytes: bytes.len(),
+        seconds: progress.now() - start,
+    })
+}
+
+/// Tokens in id order and merges of a byte-level BPE `tokenizer.json`.
+fn tokens_and_merges(document: &serde_json::Value) -> Result<(Vec<String>, Vec<String>), AppError> {
+    let unusable = |what: &str| AppError::usage(format!("the tokenizer has no {what}; a byte-level BPE is needed"));
+    let vocabulary = document["model"]["vocab"].as_object().ok_or_else(|| unusable("model.vocab"))?;
+    let mut tokens: Vec<(u64, String)> = Vec::new();
+    for (token, id) in vocabulary {
+        tokens.push((id.as_u64().ok_or_else(|| unusable("numeric ids"))?, token.clone()));
+    }
+    for added in document["added_tokens"].as_array().into_iter().flatten() {
+        let (id, token) = (added["id"].as_u64(), added["content"].as_str());
+        if let (Some(id), Some(token)) = (id, token)
+            && !vocabulary.contains_key(token)
+        {
+            tokens.push((id, token.to_owned()));
+        }
+    }
+    tokens.sort();
+    if tokens.iter().enumerate().any(|(index, (id, _))| index as u64 != *id) {
+        return Err(unusable("ids without gaps"));
+    }
+    let merges = document["model"]["merges"].as_array().ok_or_else(|| unusable("model.merges"))?;
+    let merge = |merge: &serde_json::Value| match merge {
+        serde_json::Value::String(text) => Some(text.clone()),
+        pair => Some(format!("{} {}", pair[0].as_str()?, pair[1].as_str()?)),
+    };
+    let merges: Option<Vec<String>> = merges.iter().map(merge).collect();
+    let merges = merges.ok_or_else(|| unusable("merges as texts or pairs"))?;
+    Ok((tokens.into_iter().map(|(_, token)| token).collect(), merges))
+}
+
+/// How GGUF names a split into single digits and byte-level words.
+const PRE: &str = "smollm";
+
+fn vocabulary(document: &serde_json::Value) -> Result<lowrank_task::GgufVocabulary, AppError> {
+    let (tokens, merges) = tokens_and_merges(document)?;
+    let types = token_types(document, tokens.len());
+    let end = types.iter().position(|&kind| kind == CONTROL).map(|id| id as u32);
+    Ok(lowrank_task::GgufVocabulary {
+        model: "gpt2".to_owned(),
+        pre: PRE.to_owned(),
+        tokens,
+        merges,
+        scores: Vec::new(),
+        types,
+        bos: end,
+        eos: end.into_iter().collect(),
+        unknown: None,
+        pad: end,
+        add_bos: Some(false),
+        add_space_prefix: Some(false),
+        chat_template: None,
+    })
+}
+
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+
+fn token_types(document: &serde_json::Value, count: usize) -> Vec<i32> {
+    let mut types = vec![NORMAL; count];
+    for added in document["added_tokens"].as_array().into_iter().flatten() {
+        if let Some(kind) = added["id"].as_u64().and_then(|id| types.get_mut(id as usize)) {
+            *kind = CONTROL;
+        }
+    }
+    types
+}
+
+fn gguf_values(document: &serde_json::Value) -> Result<Vec<(String, Value)>, AppError> {
+    let (tokens, merges) = tokens_and_merges(document)?;
+    let types = token_types(document, tokens.len());
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let end = types.iter().position(|&kind| kind == CONTROL);
+    let mut values = vec![
+        (key("model"), Value::String("gpt2".to_owned())),
+        (key("pre"), Value::String(PRE.to_owned())),
+        (key("tokens"), Value::Array(Array::String(tokens))),
+        (key("token_type"), Value::Array(Array::I32(types))),
+        (key("merges"), Value::Array(Array::String(merges))),
+        (key("add_bos_token"), Value::Bool(false)),
+        (key("add_space_prefix"), Value::Bool(false)),
+    ];
+    for name in ["bos_token_id", "eos_token_id", "padding_token_id"] {
+        values.extend(end.map(|id| (key(name), Value::U32(id as u32))));
+    }
+    Ok(values)
+}

@@ -1,0 +1,148 @@
+//! `lowrank tune` and `lowrank init`: choose where an adapter starts, train it, hand it over as a PEFT folder.
+
+mod handover;
+mod memory;
+mod options;
+mod outcome;
+mod prepare;
+mod report;
+mod session;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use lowrank_store::atomic::Existing;
+use lowrank_train::Stopped;
+
+pub use options::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Tune, Widen};
+pub use outcome::{DryRun, Initialised, RunSummary, Tuned};
+pub use watch::{Watch, Watched};
+
+use crate::error::Because;
+use crate::{AppError, Progress};
+use prepare::Prepared;
+
+/// What a run without arguments does, so that it is over in two minutes on two cores.
+const DEMONSTRATION_STEPS: u64 = 100;
+
+/// Trains an adapter, and those to compare it with, and writes adapter, metrics and report.
+///
+/// # Errors
+/// [`AppError::Usage`] before anything was started, [`AppError::Failed`] afterwards; checkpoints are kept.
+pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
+    let options = demonstration(options);
+    let run = run_folder(&options)?;
+    let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
+    refuse_existing(&options, &out)?;
+    let begun = progress.now();
+    let mut prepared = Prepared::open(&options, progress)?;
+    prepared.describe(&options, progress);
+    std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
+    let recipe = crate::options::print(&options)?;
+    write(&run.join("recipe.toml"), &recipe)?;
+    let mut summaries = Vec::new();
+    let names = std::iter::once(&options.init).chain(&options.compare);
+    for (index, name) in names.enumerate() {
+        let folder = if index == 0 { run.clone() } else { run.join(format!("compare-{name}")) };
+        let init_options = if index == 0 { options.init_options() } else { Default::default() };
+        let begun = if index == 0 { begun } else { progress.now() };
+        let summary = session::train(&mut prepared, &options, name, &init_options, &folder, begun, progress)?;
+        if summary.stopped == Stopped::Interrupted {
+            let again = "the same command with --resume goes on from there";
+            return Err(AppError::failed(format!("stopped at step {}; {again}", summary.steps)));
+        }
+        if index == 0 {
+            let written = handover::write(&mut prepared, &options, &summary, &out, progress)?;
+            summaries.push(RunSummary { verified: Some(written), ..summary });
+        } else {
+            summaries.push(summary);
+        }
+        prepared.clear()?;
+    }
+    let report = run.join("report.html");
+    write(&report, &report::page(&prepared, &options, &summaries, &recipe).html()?)?;
+    Ok(Tuned { runs: summaries, adapter: out, report, seconds: progress.now() - begun })
+}
+
+/// Starts an adapter without training it and writes it, with the start's own factors beside it.
+///
+/// # Errors
+/// As [`tune`].
+pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, AppError> {
+    let out = options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
+    refuse_existing(options, &out)?;
+    let begun = progress.now();
+    let mut prepared = Prepared::open(options, progress)?;
+    prepared.describe(options, progress);
+    let started = prepared.start(options, &options.init, &options.init_options(), None, progress)?;
+    let verified = handover::write_start(&mut prepared, options, &started, &out, progress)?;
+    Ok(Initialised {
+        adapter: out,
+        init: options.init.clone(),
+        sites: started.attached.len(),
+        parameters: prepared.plan.parameters(),
+        evidence_peak_bytes: started.evidence_peak,
+        verified,
+        seconds: progress.now() - begun,
+    })
+}
+
+/// What a run would adapt, with its predicted memory and time; nothing is computed but a few steps' worth of timing.
+///
+/// # Errors
+/// [`AppError::Usage`] for whatever `tune` would refuse.
+pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
+    let options = demonstration(options);
+    let prepared = Prepared::open(&options, progress)?;
+    memory::predict(&prepared, &options)
+}
+
+/// Without model and data the run is a demonstration: fewer steps, and the plain start beside it.
+fn demonstration(options: &Tune) -> Tune {
+    let mut options = options.clone();
+    if options.model.is_none() && options.data.is_none() {
+        options.steps = options.steps.or(Some(DEMONSTRATION_STEPS));
+        if options.compare.is_empty() && options.init != "kaiming" {
+            options.compare.push("kaiming".to_owned());
+        }
+    }
+    options
+}
+
+/// The run folder: as given; otherwise the first of `run`, `run-2`, … that is free, or on `--resume` the last that is not.
+fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
+    let has_run = |folder: &Path| folder.join("metrics.jsonl").exists() || folder.join("recipe.toml").exists();
+    if let Some(run) = &options.run {
+        if !options.resume && has_run(run) {
+            return Err(AppError::usage(format!(
+                "{} holds a run already: go on with it by --resume, or give another --run",
+                run.display()
+            )));
+        }
+        return Ok(run.clone());
+    }
+    let numbered = |number: usize| PathBuf::from(if number == 1 { "run".to_owned() } else { format!("run-{number}") });
+    let free = (1..).map(numbered).find(|folder| !folder.exists()).unwrap_or_default();
+    if !options.resume {
+        return Ok(free);
+    }
+    let last = (1..).map(numbered).take_while(|folder| folder.exists()).last();
+    last.filter(|folder| has_run(folder))
+        .ok_or_else(|| AppError::usage("--resume: there is no run here to go on with; give its folder as --run"))
+}
+
+fn refuse_existing(options: &Tune, out: &Path) -> Result<(), AppError> {
+    if out.exists() && !options.overwrite && !options.resume {
+        let out = out.display();
+        return Err(AppError::usage(format!("{out} exists already; give another --out, or --overwrite")));
+    }
+    Ok(())
+}
+
+fn existing(options: &Tune) -> Existing {
+    if options.overwrite || options.resume { Existing::Overwrite } else { Existing::Refuse }
+}
+
+fn write(path: &Path, content: &str) -> Result<(), AppError> {
+    lowrank_store::text::write(path, content).map_err(|error| AppError::failed(error.to_string()))
+}

@@ -1,0 +1,72 @@
+//! What a run will cost, from the shapes alone and one measured product.
+
+use lowrank_adapt::Weight;
+use lowrank_models::Recompute;
+
+use super::outcome::DryRun;
+use super::prepare::Prepared;
+use super::Tune;
+use crate::AppError;
+use crate::error::Because;
+
+/// Share of a product's rate that a whole step reaches; measured, see `benches/results/step.json`.
+const STEP_RATE: f64 = 0.8;
+/// f32 operations a second and thread, where nothing was measured: a modest core.
+const RATE: f64 = 50e9;
+
+/// Counts flops and bytes of a step and predicts its time and the process's largest memory.
+pub(super) fn predict(prepared: &Prepared, options: &Tune) -> Result<DryRun, AppError> {
+    let config = &prepared.model.decoder.config;
+    let tokens = prepared.batching.batch * prepared.batching.time;
+    let sites = prepared.model.decoder.sites();
+    let linear: usize = sites.iter().map(|(_, site)| site.shape().iter().product::<usize>()).sum();
+    let head = config.vocabulary * config.hidden;
+    // Frozen weights cost one product forward and one backward; recomputation repeats the forward of the blocks.
+    let passes = if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 };
+    let matrices = 2.0 * tokens as f64 * (passes * linear as f64 + 2.0 * head as f64);
+    let low_rank = 6.0 * tokens as f64 * prepared.plan.parameters() as f64;
+    let attention = 14.0 / 2.0 * (tokens * prepared.batching.time * config.heads * config.head_dim * config.layers) as f64;
+    let flops = matrices + low_rank + attention;
+    // Values that the backward finds: for each token and block the states before the norms and linears.
+    let kv = config.kv_heads * config.head_dim;
+    let block = 5 * config.hidden + 4 * config.heads * config.head_dim + 4 * kv + 3 * config.intermediate;
+    let kept = match prepared.recompute {
+        Recompute::Nothing => config.layers * block,
+        Recompute::Blocks => config.layers * config.hidden + block,
+    };
+    let chunk = (8 << 20).min(tokens * config.vocabulary);
+    let widest = sites.iter().map(|(_, site)| match site.weight() {
+        // A stored weight is widened into a buffer while it is used.
+        Weight::Frozen(matrix) if matrix.bytes() < 4 * matrix.shape().iter().product::<usize>() => {
+            matrix.shape().iter().product::<usize>()
+        }
+        _ => 0,
+    });
+    let widest = widest.max().unwrap_or(0);
+    let optimiser = 6 * prepared.plan.parameters();
+    let floats = tokens * kept + chunk + 4 * tokens * config.intermediate + widest + optimiser;
+    let model_bytes = prepared.model.decoder.bytes();
+    let steps = match options.steps {
+        Some(steps) => steps,
+        None => {
+            let all: usize = prepared.data.train.iter().map(|example| example.tokens.len()).sum();
+            let batches = (all as f64 / tokens as f64).max(1.0);
+            ((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1)
+        }
+    };
+    let threads = std::thread::available_parallelism().while_doing("counting the cores")?.get() as f64;
+    let per_step = flops * f64::from(options.accumulate);
+    Ok(DryRun {
+        sites: prepared.plan.sites.iter().map(|site| (site.name.clone(), site.rank)).collect(),
+        parameters: prepared.plan.parameters(),
+        model_bytes,
+        predicted_peak_bytes: model_bytes + 4 * floats + PROCESS,
+        steps,
+        tokens_per_step: tokens * options.accumulate as usize,
+        flops_per_step: per_step,
+        predicted_seconds: steps as f64 * per_step / (STEP_RATE * RATE * threads),
+    })
+}
+
+/// Code, tokenizer and data of a small run, in bytes.
+const PROCESS: usize = 60_000_000;

@@ -1,0 +1,248 @@
+//! Everything that a tuning run can be told: one definition feeds the flags, the recipe file, the help and the
+//! printed recipe.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::options::key_value;
+
+/// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
+#[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Tune {
+    /// Model: a Hugging Face directory or a GGUF file; without it the small decoder inside this binary
+    #[arg(long, value_name = "DIR|FILE", help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// Training data: JSONL (text, prompt/completion, question/answer or messages) or plain text
+    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Held-out data; without it a share of the training data is held out
+    #[arg(long, value_name = "FILE", help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_data: Option<PathBuf>,
+    /// Share of the data held out for evaluation, 0 to 0.9
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE", help_heading = "Model and data")]
+    pub held_out: f64,
+    /// Use at most this many records of the data; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Model and data")]
+    pub limit: usize,
+    /// Where the adapter goes; refused when it exists, unless --overwrite
+    #[arg(long, value_name = "DIR", help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+    /// Where recipe, metrics, checkpoints and report.html go; without it run, run-2, …
+    #[arg(long, value_name = "DIR", help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<PathBuf>,
+    /// Replace an adapter folder that exists
+    #[arg(long, help_heading = "Model and data")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrite: bool,
+    /// Hold weights as f32 (once) or widen stored bf16, f16 or GGUF blocks in each product (on-use: less memory)
+    #[arg(long, default_value = "once", value_enum, help_heading = "Model and data")]
+    pub widen: Widen,
+
+    /// Where the adapter starts; see `lowrank list`
+    #[arg(long, default_value = "lora-ga", value_name = "NAME", help_heading = "Adapter")]
+    pub init: String,
+    /// A choice of the start, as name=value; may be repeated; see `lowrank explain NAME`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Adapter")]
+    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    pub init_option: Vec<(String, String)>,
+    /// How the change is parametrised; see `lowrank list`
+    #[arg(long, default_value = "lora", value_name = "NAME", help_heading = "Adapter")]
+    pub form: String,
+    /// Rank of the change
+    #[arg(long, default_value_t = 8, value_name = "R", help_heading = "Adapter")]
+    pub rank: usize,
+    /// Scale of the change is alpha/rank, or alpha/√rank with --rank-stabilised
+    #[arg(long, default_value_t = 16.0, value_name = "ALPHA", help_heading = "Adapter")]
+    pub alpha: f64,
+    /// Divide alpha by the root of the rank
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rank_stabilised: bool,
+    /// Layers to adapt: `all-linear`, names or dotted suffixes separated by commas, or a regular expression as /…/
+    #[arg(long, default_value = "all-linear", value_name = "TARGETS", help_heading = "Adapter")]
+    pub targets: String,
+    /// Layers to leave out, written like --targets
+    #[arg(long, value_name = "TARGETS", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<String>,
+    /// Blocks to adapt, as in 0-3,8; without it all
+    #[arg(long, value_name = "RANGES", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<String>,
+    /// Another rank for layers that match, as pattern=rank; may be repeated; PEFT's rule
+    #[arg(long, value_name = "PATTERN=R", value_parser = key_value, help_heading = "Adapter")]
+    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    pub rank_pattern: Vec<(String, String)>,
+    /// Another alpha for layers that match, as pattern=alpha; may be repeated; PEFT's rule
+    #[arg(long, value_name = "PATTERN=A", value_parser = key_value, help_heading = "Adapter")]
+    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    pub alpha_pattern: Vec<(String, String)>,
+    /// How a start that is not zero is taken back: beside the weight (shadow) or inside it (base)
+    #[arg(long, default_value = "shadow", value_enum, help_heading = "Adapter")]
+    pub offset: OffsetChoice,
+    /// Write the adapter at its own rank by SVD of the change, instead of exactly at twice the rank
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompress: bool,
+    /// Sequences that the start sees for its gradient
+    #[arg(long, default_value_t = 32, value_name = "N", help_heading = "Adapter")]
+    pub calibration: usize,
+    /// Sequences of one calibration pass; with fewer than --calibration the pass is repeated for the power iterations
+    #[arg(long, default_value_t = 32, value_name = "N", help_heading = "Adapter")]
+    pub calibration_batch: usize,
+
+    /// Longest sequence in tokens; longer ones are cut; 0 is the model's context, at most 1024
+    #[arg(long, default_value_t = 0, value_name = "TOKENS", help_heading = "Text")]
+    pub max_length: usize,
+    /// Put several short records into one row; attention and positions stay within each record
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Text")]
+    pub packing: bool,
+    /// Whether prompts go through the model's chat template
+    #[arg(long, default_value = "auto", value_enum, help_heading = "Text")]
+    pub format: FormatChoice,
+    /// Which tokens carry loss
+    #[arg(long, default_value = "completion", value_enum, help_heading = "Text")]
+    pub loss_on: LossOn,
+
+    /// Passes over the data; ignored when --steps is given
+    #[arg(long, default_value_t = 1.0, value_name = "N", help_heading = "Training")]
+    pub epochs: f64,
+    /// Optimiser steps
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Sequences in one forward pass
+    #[arg(long, default_value_t = 8, value_name = "N", help_heading = "Training")]
+    pub batch: usize,
+    /// Forward passes summed into one step
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Training")]
+    pub accumulate: u32,
+    /// adamw or sgd
+    #[arg(long, default_value = "adamw", value_name = "NAME", help_heading = "Training")]
+    pub optimiser: String,
+    /// Learning rate at the top of the schedule; gradient starts like the rate of full fine-tuning, plain ones a larger
+    #[arg(long, default_value_t = 5e-4, value_name = "RATE", help_heading = "Training")]
+    pub rate: f64,
+    /// How the rate runs over the steps
+    #[arg(long, default_value = "cosine", value_enum, help_heading = "Training")]
+    pub schedule: ScheduleChoice,
+    /// Share of the steps over which the rate rises from zero
+    #[arg(long, default_value_t = 0.03, value_name = "SHARE", help_heading = "Training")]
+    pub warmup: f64,
+    /// Rate of the left factor over that of the right (LoRA+)
+    #[arg(long, default_value_t = 1.0, value_name = "RATIO", help_heading = "Training")]
+    pub lora_plus: f64,
+    /// Decoupled weight decay; a start that is not zero is pulled towards the base without it, so 0
+    #[arg(long, default_value_t = 0.0, value_name = "DECAY", help_heading = "Training")]
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; larger ones are scaled down; 0 is no limit
+    #[arg(long, default_value_t = 1.0, value_name = "NORM", help_heading = "Training")]
+    pub clip: f64,
+    /// Keep all activations, or compute each block's again in the backward pass (less memory, a third slower)
+    #[arg(long, default_value = "nothing", value_enum, help_heading = "Training")]
+    pub recompute: RecomputeChoice,
+    /// Evaluate every so many steps; 0 is a tenth of the run
+    #[arg(long, default_value_t = 0, value_name = "STEPS", help_heading = "Training")]
+    pub eval_every: u64,
+    /// Evaluate on at most this many held-out sequences
+    #[arg(long, default_value_t = 64, value_name = "N", help_heading = "Training")]
+    pub eval_limit: usize,
+    /// Stop after so many evaluations without improvement; 0 never stops early
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Training")]
+    pub patience: u32,
+    /// Save a checkpoint every so many steps; 0 is a fifth of the run
+    #[arg(long, default_value_t = 0, value_name = "STEPS", help_heading = "Training")]
+    pub checkpoint_every: u64,
+    /// Go on from the newest checkpoint in the run folder
+    #[arg(long, help_heading = "Training")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resume: bool,
+    /// Seed of every random draw
+    #[arg(long, default_value_t = 0, value_name = "SEED", help_heading = "Training")]
+    pub seed: u64,
+    /// Another start trained on the same budget for comparison; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = "Training")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compare: Vec<String>,
+}
+
+/// When stored weights become f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Widen {
+    /// At load.
+    Once,
+    /// In each product.
+    OnUse,
+}
+
+/// How a start is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OffsetChoice {
+    /// Beside the weight.
+    Shadow,
+    /// Inside the weight.
+    Base,
+}
+
+/// Whether prompts go through the chat template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatChoice {
+    /// If the model has one.
+    Auto,
+    /// Always.
+    Chat,
+    /// Never.
+    Plain,
+}
+
+/// Which tokens carry loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossOn {
+    /// Completions, answers and assistant turns; everything in plain text.
+    Completion,
+    /// Every token.
+    All,
+}
+
+/// How the rate runs over the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleChoice {
+    /// Level after the warm-up.
+    Constant,
+    /// Straight to zero.
+    Linear,
+    /// Half a cosine to zero.
+    Cosine,
+}
+
+/// What the backward pass computes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecomputeChoice {
+    /// Nothing.
+    Nothing,
+    /// Each block.
+    Blocks,
+}
+
+impl Tune {
+    /// The choices of the start as a map.
+    #[must_use]
+    pub fn init_options(&self) -> BTreeMap<String, String> {
+        self.init_option.iter().cloned().collect()
+    }
+}

@@ -1,0 +1,348 @@
+//! Everything before the first step: model, data, plan, evidence, start.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lowrank_adapt::{Form, Offset, Weight};
+use lowrank_attach::{Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, collect};
+use lowrank_init::Initialiser;
+use lowrank_linalg::{LowRank, from_rows, to_rows};
+use lowrank_models::{Recompute, Widen as Hold};
+use lowrank_record::{Need, Report, Seed};
+use lowrank_store::checkpoint::Checkpoint;
+use lowrank_task::{Batching, Format, Layout, LossOn as Learn};
+use lowrank_tensor::Matrix;
+use lowrank_tensor::ops::Targets;
+
+use super::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, Tune, Widen};
+use crate::data::{Data, Reading, read};
+use crate::error::Because;
+use crate::model::ADAPTER;
+use crate::objective::{batches, layout};
+use crate::{AppError, Model, Progress};
+
+/// A model with its data and the layers to adapt.
+pub(crate) struct Prepared {
+    pub(crate) model: Model,
+    pub(crate) data: Data,
+    pub(crate) plan: Plan,
+    pub(crate) batching: Batching,
+    pub(crate) recompute: Recompute,
+    /// The weights that an offset inside the base replaced.
+    originals: Vec<(String, Matrix)>,
+}
+
+/// A start on every layer.
+pub(crate) struct Started {
+    pub(crate) attached: Vec<Attached>,
+    /// Largest memory of the evidence pass, where the system tells.
+    pub(crate) evidence_peak: Option<u64>,
+    /// Mean loss of the calibration text before training.
+    pub(crate) calibration_loss: Option<f64>,
+    /// The start's choices as they are in force.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// Longest sequence when the user names none.
+const LENGTH: usize = 1024;
+
+impl Prepared {
+    /// Opens and checks everything that the options name.
+    pub(crate) fn open(options: &Tune, progress: &mut dyn Progress) -> Result<Prepared, AppError> {
+        initialiser(&options.init, &options.init_options())?;
+        for name in &options.compare {
+            initialiser(name, &BTreeMap::new())?;
+        }
+        form(&options.form)?;
+        check_numbers(options)?;
+        if options.model.is_some() && options.data.is_none() {
+            return Err(AppError::usage("--data FILE is needed with --model: what should the adapter learn?"));
+        }
+        let hold = if options.widen == Widen::Once { Hold::Once } else { Hold::OnUse };
+        let model = Model::open(options.model.as_deref(), hold)?;
+        progress.say(&format!(
+            "model: {} ({} layers, {:.1} M parameters, {:.0} MB in memory)",
+            model.name,
+            model.decoder.config.layers,
+            model.decoder.config.parameters() as f64 / 1e6,
+            model.decoder.bytes() as f64 / 1e6
+        ));
+        let chosen = Chosen::parse(&options.targets, options.exclude.as_deref(), options.layers.as_deref());
+        let plan = Plan::new(
+            &model.decoder,
+            &chosen.input("--targets")?,
+            options.rank,
+            options.alpha,
+            options.rank_stabilised,
+            &numbers(&options.rank_pattern, "--rank-pattern")?,
+            &numbers(&options.alpha_pattern, "--alpha-pattern")?,
+        )
+        .input("the plan")?;
+        let context = model.decoder.config.context;
+        let max_length = match options.max_length {
+            0 => context.min(LENGTH),
+            length if length > context => {
+                return Err(AppError::usage(format!("--max-length {length}: the model's context is {context} tokens")));
+            }
+            length => length,
+        };
+        let format = match options.format {
+            FormatChoice::Auto => Format::Auto,
+            FormatChoice::Chat => Format::Chat,
+            FormatChoice::Plain => Format::Plain,
+        };
+        let loss_on = if options.loss_on == LossOn::All { Learn::All } else { Learn::Answers };
+        let reading = Reading {
+            data: options.data.as_deref(),
+            held_out_data: options.held_out_data.as_deref(),
+            held_out: options.held_out,
+            limit: options.limit,
+            layout: Layout { format, loss_on, max_length },
+        };
+        let mut data = read(&reading, &model, Seed(options.seed))?;
+        if options.eval_limit > 0 {
+            data.held_out.truncate(options.eval_limit);
+        }
+        let longest = data.train.iter().chain(&data.held_out).map(|example| example.tokens.len()).max().unwrap_or(2);
+        // Rows are as long as the longest record unless packing can fill longer ones.
+        let time = if options.packing { max_length.min(longest.max(256)) } else { longest };
+        let batching =
+            Batching { batch: options.batch, time, packing: options.packing, pad: model.tokenizer()?.pad() };
+        let recompute =
+            if options.recompute == RecomputeChoice::Blocks { Recompute::Blocks } else { Recompute::Nothing };
+        Ok(Prepared { model, data, plan, batching, recompute, originals: Vec::new() })
+    }
+
+    /// Shows what was read and what will be adapted.
+    pub(crate) fn describe(&self, options: &Tune, progress: &mut dyn Progress) {
+        for line in self.data.summary.to_string().lines() {
+            progress.say(line);
+        }
+        progress.say(&format!(
+            "{} examples to train on, {} held out",
+            self.data.train.len(),
+            self.data.held_out.len()
+        ));
+        progress.say(&format!(
+            "adapting {} layers at rank {}, alpha {}: {} trainable parameters",
+            self.plan.sites.len(),
+            options.rank,
+            options.alpha,
+            self.plan.parameters()
+        ));
+    }
+
+    /// Collects what the start needs and mounts it; from `saved` if a start was stored there, which it is otherwise.
+    pub(crate) fn start(
+        &mut self,
+        options: &Tune,
+        name: &str,
+        choices: &BTreeMap<String, String>,
+        saved: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<Started, AppError> {
+        let initialiser = initialiser(name, choices)?;
+        let form = form(&options.form)?;
+        let settings = initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        if options.offset == OffsetChoice::Base {
+            self.originals = frozen(&self.model)?;
+        }
+        if let Some(stored) = saved.filter(|path| path.is_file()) {
+            let attached = self.restore(stored, form)?;
+            return Ok(Started { attached, evidence_peak: None, calibration_loss: None, settings });
+        }
+        let seed = Seed(options.seed);
+        let (mut gradients, mut evidence_peak) = (None, None);
+        if initialiser.needs().contains(&Need::Gradient) {
+            progress.reset_peak();
+            gradients = Some(self.gradients(options, seed)?);
+            evidence_peak = progress.peak_memory();
+        }
+        let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
+        let attached = attach(
+            &mut self.model.decoder,
+            &self.plan,
+            &*initialiser,
+            form,
+            offset,
+            gradients.as_ref(),
+            seed.at("init", name),
+            ADAPTER,
+        )
+        .while_doing(format!("starting {name}"))?;
+        warn(&attached, progress);
+        if let Some(path) = saved {
+            store_start(&attached, path)?;
+        }
+        let calibration_loss = gradients.map(|gradients| gradients.loss);
+        Ok(Started { attached, evidence_peak, calibration_loss, settings })
+    }
+
+    /// The leading factors of the gradient of each layer, on the first sequences of the training order.
+    fn gradients(&mut self, options: &Tune, seed: Seed) -> Result<Gradients, AppError> {
+        let order = seed.at("calibration", "order").permutation(self.data.train.len());
+        let examples: Vec<_> =
+            order.into_iter().take(options.calibration).map(|index| self.data.train[index].clone()).collect();
+        let batching = Batching { batch: options.calibration_batch.max(1), packing: false, ..self.batching };
+        let calibration: Vec<Calibration> = batches(&examples, batching)
+            .while_doing("batching the calibration text")?
+            .into_iter()
+            .map(|batch| Calibration {
+                layout: layout(&batch),
+                targets: Targets { ids: batch.targets.into(), weights: None },
+                tokens: batch.tokens,
+            })
+            .collect();
+        collect(&mut self.model.decoder, &self.plan, &calibration, self.recompute, seed.at("init", "evidence"))
+            .while_doing("collecting gradients")
+    }
+
+    /// Takes every adapter off and puts replaced weights back.
+    pub(crate) fn clear(&mut self) -> Result<(), AppError> {
+        let mut originals: BTreeMap<String, Matrix> = std::mem::take(&mut self.originals).into_iter().collect();
+        for (name, linear) in self.model.decoder.sites_mut() {
+            if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
+                linear.unmount(ADAPTER).while_doing(&name)?;
+            }
+            if let Some(original) = originals.remove(&name) {
+                linear.replace_weight(original);
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts a stored start: no evidence, no initialiser.
+    fn restore(&mut self, path: &Path, form: &dyn Form) -> Result<Vec<Attached>, AppError> {
+        let stored = Checkpoint::load(path).input("reading the stored start")?;
+        let mut tensors: BTreeMap<String, Vec<f32>> =
+            stored.tensors.into_iter().map(|(name, _, values)| (name, values)).collect();
+        let missing = |name: &str| AppError::usage(format!("{} has no {name}; was the plan changed?", path.display()));
+        let device = self.model.decoder.device().clone();
+        let mut attached = Vec::new();
+        let sites: BTreeMap<String, lowrank_attach::Site> =
+            self.plan.sites.iter().map(|site| (site.name.clone(), site.clone())).collect();
+        for (name, linear) in self.model.decoder.sites_mut() {
+            let Some(site) = sites.get(&name) else { continue };
+            let mut take = |part: &str| {
+                let key = format!("{name}.{part}");
+                tensors.remove(&key).ok_or_else(|| missing(&key))
+            };
+            let (left, right) = (take("left")?, take("right")?);
+            let offset = match stored.json["offset"].as_str() {
+                Some("shadow") => Offset::Shadow,
+                Some("base") => Offset::Base,
+                _ => Offset::None,
+            };
+            if offset == Offset::Base {
+                let weight = linear.frozen().while_doing(&name)?.clone();
+                linear.replace_weight(base_of(&weight, &left, &right, site).input(&name)?);
+            }
+            let start = lowrank_adapt::Start { left: left.clone(), right: right.clone(), rank: site.rank, offset };
+            let weight = linear.frozen().while_doing(&name)?.clone();
+            let adapter = form.build(&weight, start, site.scale, &device).input(&name)?;
+            let variables = adapter.trainable();
+            linear.mount(ADAPTER, adapter).while_doing(&name)?;
+            let (site, report, initial) = (site.clone(), Report::default(), (left, right));
+            attached.push(Attached { site, variables, report, initial, offset });
+        }
+        Ok(attached)
+    }
+}
+
+/// `W − scale·left·right`, by the same arithmetic as when it was started.
+fn base_of(
+    weight: &Matrix,
+    left: &[f32],
+    right: &[f32],
+    site: &lowrank_attach::Site,
+) -> Result<Matrix, AppError> {
+    let [out, inp] = site.shape;
+    let delta = LowRank::from_rows(left, right, out, inp, site.rank).input("the stored start")?;
+    let start = lowrank_init::Start { delta, core: None, base: lowrank_init::Base::Subtract, report: Report::default() };
+    let weight = from_rows(&weight.to_f32(), out, inp).input("the weight")?;
+    let base = start.base_weight(weight.as_ref(), site.scale);
+    Matrix::from_f32(to_rows(base.as_ref()), site.shape).input("the weight")
+}
+
+/// Keeps the start, so that a resumed run need not, and an exported adapter can, know it.
+fn store_start(attached: &[Attached], path: &Path) -> Result<(), AppError> {
+    let mut tensors = Vec::new();
+    for each in attached {
+        let [out, inp] = each.site.shape;
+        tensors.push((format!("{}.left", each.site.name), vec![out, each.site.rank], each.initial.0.clone()));
+        tensors.push((format!("{}.right", each.site.name), vec![each.site.rank, inp], each.initial.1.clone()));
+    }
+    let offset = attached.first().map_or(Offset::None, |each| each.offset);
+    let offset = match offset {
+        Offset::None => "none",
+        Offset::Shadow => "shadow",
+        Offset::Base => "base",
+    };
+    let json = serde_json::json!({"offset": offset});
+    Checkpoint { tensors, integers: Vec::new(), json }.save(path).while_doing("storing the start")
+}
+
+fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
+    let mut all = Vec::new();
+    for (name, linear) in model.decoder.sites() {
+        if let Weight::Frozen(matrix) = linear.weight() {
+            all.push((name, matrix.clone()));
+        }
+    }
+    Ok(all)
+}
+
+/// Repeats what starts warn of, once each with the number of layers.
+fn warn(attached: &[Attached], progress: &mut dyn Progress) {
+    let mut warnings: BTreeMap<String, usize> = BTreeMap::new();
+    for warning in attached.iter().filter_map(|each| each.report.get("warning")) {
+        *warnings.entry(warning.to_string()).or_default() += 1;
+    }
+    for (warning, count) in warnings {
+        progress.say(&format!("warning at {count} layers: {warning}"));
+    }
+}
+
+pub(crate) fn initialiser(
+    name: &str,
+    choices: &BTreeMap<String, String>,
+) -> Result<Box<dyn Initialiser>, AppError> {
+    lowrank_init::by_name(name, choices).input("--init")
+}
+
+pub(crate) fn form(name: &str) -> Result<&'static dyn Form, AppError> {
+    lowrank_adapt::by_name(name).ok_or_else(|| {
+        let known: Vec<&str> = lowrank_adapt::ALL.iter().map(|form| form.card().name).collect();
+        AppError::usage(format!("--form {name}: known forms are {}", known.join(", ")))
+    })
+}
+
+fn check_numbers(options: &Tune) -> Result<(), AppError> {
+    let refuse = |flag: &str, hint: &str| Err(AppError::usage(format!("{flag}: {hint}")));
+    if options.rank == 0 {
+        return refuse("--rank 0", "a change of rank 0 is no change; give at least 1");
+    }
+    if !(options.alpha.is_finite() && options.alpha > 0.0) {
+        return refuse(&format!("--alpha {}", options.alpha), "give a positive number");
+    }
+    if options.batch == 0 || options.accumulate == 0 {
+        return refuse("--batch and --accumulate", "give at least 1");
+    }
+    if options.calibration == 0 {
+        return refuse("--calibration 0", "a start from gradients must see at least one sequence");
+    }
+    if options.steps == Some(0) || !(options.epochs.is_finite() && options.epochs > 0.0) {
+        return refuse("--steps and --epochs", "give a positive number, or use `lowrank init` to start without training");
+    }
+    Ok(())
+}
+
+fn numbers<T: std::str::FromStr>(pairs: &[(String, String)], flag: &str) -> Result<Vec<(String, T)>, AppError> {
+    pairs
+        .iter()
+        .map(|(pattern, value)| match value.parse() {
+            Ok(value) => Ok((pattern.clone(), value)),
+            Err(_) => Err(AppError::usage(format!("{flag} {pattern}={value}: \"{value}\" is not a number of the right kind"))),
+        })
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! The page of a run.
+
+use super::Tune;
+use super::outcome::{RunSummary, loss, mebibytes};
+use super::prepare::Prepared;
+use crate::page::{Line, Page, Plot, Table};
+
+/// Steps over which the training loss is averaged for the eye.
+const SMOOTHING: usize = 8;
+
+pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], recipe: &str) -> Page {
+    let mut facts = vec![
+        ("Model".to_owned(), prepared.model.name.clone()),
+        ("Model hash".to_owned(), prepared.model.hash.clone()),
+        ("Data".to_owned(), options.data.as_ref().map_or("the text inside lowrank".to_owned(), |d| d.display().to_string())),
+        ("Examples".to_owned(), format!("{} to train on, {} held out", prepared.data.train.len(), prepared.data.held_out.len())),
+        ("Layers adapted".to_owned(), format!("{} at rank {}", prepared.plan.sites.len(), options.rank)),
+        ("Trainable parameters".to_owned(), prepared.plan.parameters().to_string()),
+        ("Seed".to_owned(), options.seed.to_string()),
+    ];
+    if let Some(run) = runs.first() {
+        facts.push(("Peak memory in training".to_owned(), mebibytes(run.training_peak_bytes)));
+        facts.push(("Peak memory of the start".to_owned(), mebibytes(run.evidence_peak_bytes)));
+        if let Some(verified) = run.verified {
+            facts.push(("Adapter re-read from disk".to_owned(), format!("logits differ by at most {verified:.1e}")));
+        }
+    }
+    let summary = Table {
+        caption: "Runs on the same budget".to_owned(),
+        head: ["start", "steps", "tokens", "first loss", "last loss", "held out before", "held out after", "tokens/s"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: runs
+            .iter()
+            .map(|run| {
+                vec![
+                    run.init.clone(),
+                    run.steps.to_string(),
+                    run.tokens.to_string(),
+                    loss(run.first_loss),
+                    loss(run.last_loss),
+                    loss(run.held_out_before),
+                    loss(run.held_out_after),
+                    run.tokens_per_second.map_or_else(|| "–".to_owned(), |speed| format!("{speed:.0}")),
+                ]
+            })
+            .collect(),
+    };
+    let changes = |run: &RunSummary| Table {
+        caption: format!("What training changed: {}", run.init),
+        head: ["layer", "rank", "norm of the change", "largest singular value", "effective rank"].map(str::to_owned).to_vec(),
+        rows: run
+            .changes
+            .iter()
+            .map(|change| {
+                vec![
+                    change.site.clone(),
+                    change.rank.to_string(),
+                    format!("{:.4}", change.norm),
+                    format!("{:.4}", change.largest),
+                    format!("{:.2}", change.effective_rank),
+                ]
+            })
+            .collect(),
+    };
+    Page {
+        title: format!("lowrank tune: {}", runs.iter().map(|run| run.init.as_str()).collect::<Vec<_>>().join(" and ")),
+        facts,
+        plots: plots(runs),
+        tables: std::iter::once(summary).chain(runs.iter().map(changes)).collect(),
+        recipe: recipe.to_owned(),
+    }
+}
+
+fn plots(runs: &[RunSummary]) -> Vec<Plot> {
+    let plot = |caption: &str, x: &str, y: &str, lines: Vec<Line>| Plot {
+        caption: caption.to_owned(),
+        x: x.to_owned(),
+        y: y.to_owned(),
+        lines,
+    };
+    let held_out = |run: &RunSummary| Line {
+        name: run.init.clone(),
+        points: run.curve.iter().filter_map(|line| Some((line.step as f64, line.eval?))).collect(),
+        marked: true,
+    };
+    let training = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> f64| {
+        let raw: Vec<(f64, f64)> = run.curve.iter().filter_map(|line| Some((x(line), line.loss?))).collect();
+        let mean = |at: usize| {
+            let window = &raw[at.saturating_sub(SMOOTHING - 1)..=at];
+            window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64
+        };
+        Line { name: run.init.clone(), points: (0..raw.len()).map(|at| (raw[at].0, mean(at))).collect(), marked: false }
+    };
+    let rate = |run: &RunSummary| Line {
+        name: run.init.clone(),
+        points: run.curve.iter().filter_map(|line| Some((line.step as f64, line.rate?))).collect(),
+        marked: false,
+    };
+    let step = |line: &lowrank_train::metrics::Line| line.step as f64;
+    let tokens = |line: &lowrank_train::metrics::Line| line.tokens.unwrap_or(0) as f64;
+    vec![
+        plot("Held-out loss", "step", "nats per token", runs.iter().map(held_out).collect()),
+        plot("Training loss, mean of 8 steps", "step", "nats per token", runs.iter().map(|run| training(run, &step)).collect()),
+        plot("Training loss against tokens", "tokens read", "nats per token", runs.iter().map(|run| training(run, &tokens)).collect()),
+        plot("Learning rate", "step", "rate", runs.iter().take(1).map(rate).collect()),
+    ]
+}

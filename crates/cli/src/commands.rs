@@ -1,0 +1,141 @@
+//! The subcommands: each is an application with its options.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
+use lowrank_apps::{
+    AppError, options, pretrain, tune,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::terminal::{Show, Terminal};
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("lowrank")
+        .about("Low-rank adapters: choose where they start, train them, hand them to PEFT, vLLM and llama.cpp")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(100)
+        .arg(global("quiet", "Show nothing but results and errors"))
+        .arg(global("json", "Print results as JSON"))
+        .arg(
+            Arg::new("threads")
+                .long("threads")
+                .global(true)
+                .value_name("N")
+                .value_parser(value_parser!(usize))
+                .help("Threads to compute with; without it all cores"),
+        )
+        .subcommand(with_recipe::<tune::Tune>("tune", "Start and train an adapter; without arguments a demonstration"))
+        .subcommand(with_recipe::<tune::Tune>("init", "Start an adapter without training it, for people who go on in Python"))
+        .subcommand(Command::new("list").about("List every start and form"))
+        .subcommand(
+            Command::new("explain")
+                .about("Explain a start or form: formula, source, choices, where we differ")
+                .arg(Arg::new("name").required(true).help("As shown by `lowrank list`")),
+        )
+        .subcommand(with_recipe::<pretrain::Pretrain>("pretrain", "Train a small decoder from scratch; made the one inside this binary"))
+}
+
+fn global(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).global(true).action(ArgAction::SetTrue).help(help)
+}
+
+fn plain<T: Args>(name: &'static str, about: &'static str) -> Command {
+    T::augment_args(Command::new(name).about(about))
+}
+
+/// A command whose options may also come from a recipe file.
+fn with_recipe<T: Args>(name: &'static str, about: &'static str) -> Command {
+    plain::<T>(name, about)
+        .arg(
+            Arg::new("recipe")
+                .long("recipe")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Read options from a TOML file; flags win over it"),
+        )
+        .arg(
+            Arg::new("print-recipe")
+                .long("print-recipe")
+                .action(ArgAction::SetTrue)
+                .help("Print the checked recipe with every default filled in, and stop"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("Show what would be done, with predicted memory and time, and stop"),
+        )
+}
+
+/// Runs the chosen subcommand.
+pub fn run(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError> {
+    if let Some(&threads) = matches.get_one::<usize>("threads") {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        pool.map_err(|error| AppError::usage(format!("--threads {threads}: {error}")))?;
+    }
+    let show = if matches.get_flag("quiet") { Show::Quiet } else { Show::Progress };
+    let mut terminal = Terminal::new(show, stop);
+    let json = matches.get_flag("json");
+    let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
+    match name {
+        "tune" => {
+            let Some(options) = recipe::<tune::Tune>(matches)? else { return Ok(()) };
+            if matches.get_flag("dry-run") {
+                return show_result(&tune::dry_run(&options, &mut terminal)?, json);
+            }
+            show_result(&tune::tune(&options, &mut terminal)?, json)
+        }
+        "init" => {
+            let Some(options) = recipe::<tune::Tune>(matches)? else { return Ok(()) };
+            if matches.get_flag("dry-run") {
+                return show_result(&tune::dry_run(&options, &mut terminal)?, json);
+            }
+            show_result(&tune::init(&options, &mut terminal)?, json)
+        }
+        "pretrain" => {
+            let Some(options) = recipe::<pretrain::Pretrain>(matches)? else { return Ok(()) };
+            if matches.get_flag("dry-run") {
+                return show_result(&pretrain::dry_run(&options)?, json);
+            }
+            show_result(&pretrain::pretrain(&options, &mut terminal)?, json)
+        }
+        other => Err(AppError::usage(format!("unknown command {other}"))),
+    }
+}
+
+/// Options from flags alone.
+fn typed<T: Args>(matches: &ArgMatches) -> Result<T, AppError> {
+    T::from_arg_matches(matches).map_err(|error| AppError::usage(error.to_string()))
+}
+
+/// Options from flags and recipe; `None` when they were only to be printed.
+fn recipe<T: Args + Serialize + DeserializeOwned>(matches: &ArgMatches) -> Result<Option<T>, AppError> {
+    let file = matches.get_one::<PathBuf>("recipe").map(|path| options::read(path)).transpose()?;
+    let options = options::resolve::<T>(file.as_deref(), matches)?;
+    if matches.get_flag("print-recipe") {
+        print!("{}", options::print(&options)?);
+        return Ok(None);
+    }
+    Ok(Some(options))
+}
+
+/// A result for a person or for a program.
+fn show_result<T: Serialize + std::fmt::Display>(result: &T, json: bool) -> Result<(), AppError> {
+    if json {
+        let text = serde_json::to_string_pretty(result).map_err(|error| AppError::failed(error.to_string()))?;
+        println!("{text}");
+    } else {
+        let text = result.to_string();
+        if !text.is_empty() {
+            println!("{}", text.trim_end());
+        }
+    }
+    Ok(())
+}

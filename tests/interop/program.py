@@ -1,0 +1,93 @@
+"""Drives the `lowrank` program; the one place that knows its command line and folder layout.
+
+LOWRANK_BIN names the program (default: target/release/lowrank of this repository).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+# Where `--save-initial` puts the start's own factors, as a PEFT folder of rank r.
+INITIAL = "initial"
+
+# name in the results -> flags
+STARTS = {
+    "kaiming": ["--init", "kaiming"],
+    "gaussian": ["--init", "gaussian"],
+    "orthogonal": ["--init", "orthogonal"],
+    "pissa": ["--init", "pissa"],
+    "pissa fast": ["--init", "pissa", "--init-option", "svd=fast"],
+    "lora-ga paper": ["--init", "lora-ga", "--init-option", "variant=paper"],
+    "lora-ga peft-compat": ["--init", "lora-ga", "--init-option", "variant=peft-compat"],
+}
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Refused(RuntimeError):
+    """The program ended with an exit code other than 0; `code` and `message` (its standard error)."""
+
+    def __init__(self, command: list[str], done: subprocess.CompletedProcess) -> None:
+        self.code, self.message = done.returncode, done.stderr.strip()
+        super().__init__(f"$ lowrank {' '.join(command)}\nexit code {self.code}\n{self.message}")
+
+
+def lowrank(*arguments: object, work: Path) -> str:
+    """Runs the program in `work` (its `run/` folder lands there) and gives its standard output."""
+    program = Path(os.environ.get("LOWRANK_BIN", ROOT / "target/release/lowrank"))
+    command = [str(a) for a in arguments]
+    done = subprocess.run([program, *command], cwd=work, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Refused(command, done)
+    return done.stdout
+
+
+def logits(model: Path, tokens: Path, work: Path, adapter: Path | None = None) -> torch.Tensor:
+    """`[batch, time, vocab]` from `lowrank eval --dump-logits`."""
+    out = work / "logits.safetensors"
+    out.unlink(missing_ok=True)
+    extra = ["--adapter", adapter] if adapter else []
+    lowrank("eval", "--model", model, "--tokens", tokens, "--dump-logits", out, *extra, work=work)
+    return load_file(out)["logits"]
+
+
+def fresh(path: Path) -> Path:
+    """An empty folder."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def rows(tokens: Path) -> list[list[int]]:
+    return json.loads(tokens.read_text())
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor, lengths: list[int]) -> float:
+    """Largest absolute difference over the positions that hold tokens; infinite when shapes differ or a value is not finite."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    worst = 0.0
+    for i, n in enumerate(lengths):
+        gap = (ours[i, :n].double() - theirs[i, :n].double()).abs().max().item()
+        worst = max(worst, gap if gap == gap else float("inf"))
+    return worst
+
+
+def factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Module path -> (A [r, in], scaling * B [out, r]) of a PEFT folder with one rank; the product is the change itself."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    found = {}
+    for key, a in tensors.items():
+        if not key.endswith(".lora_A.weight"):
+            continue
+        name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        b = tensors[key.replace(".lora_A.", ".lora_B.")]
+        root = config["r"] ** 0.5 if config.get("use_rslora") else config["r"]
+        found[name] = (a.float(), b.float() * (config["lora_alpha"] / root))
+    return found
