@@ -8,7 +8,7 @@ mod form;
 pub mod forms;
 mod linear;
 
-pub use form::{Adapter, AdaptError, Form, LowRankPath, Offset, Start};
+pub use form::{AdaptError, Adapter, Form, LowRankPath, Offset, Start};
 pub use linear::{Linear, Mounted, Weight};
 
 /// Every form, in the order in which they are listed.

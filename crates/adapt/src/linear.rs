@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lowrank_tensor::ops::{self, Observer};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
-use crate::form::{Adapter, AdaptError, LowRankPath};
+use crate::form::{AdaptError, Adapter, LowRankPath};
 
 /// The weight of a layer.
 #[derive(Debug, Clone)]
@@ -131,23 +131,32 @@ impl Linear {
 
     /// The layer's output. All low-rank adapters run inside the product with the weight.
     ///
+    /// An input with autodiff enabled (tracked or not) means training. Without it nothing is recorded, also where the
+    /// layer holds trainable tensors: a graph that nobody runs backward would keep every activation of the model.
+    ///
     /// # Shapes
     /// `x: [n, in] -> [n, out]`.
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let training = x.is_autodiff();
+        let as_used = |tensor: Tensor<2>| if training { tensor } else { tensor.inner() };
         let mut y = match &self.weight {
             Weight::Frozen(weight) => {
                 let (path, others) = self.paths();
+                let path = path.map(|(left, right)| (as_used(left), as_used(right)));
                 let mut y = ops::linear(x.clone(), weight, self.bias.as_ref(), path);
                 for adapter in others {
-                    y = y + adapter.apply(weight, &x);
+                    y = y + as_used(adapter.apply(weight, &x));
                 }
                 y
             }
             Weight::Trained(var) => {
-                let y = ops::dense(x.clone(), var.tensor());
+                let y = ops::dense(x.clone(), as_used(var.tensor()));
                 match &self.bias {
-                    Some(bias) => y.clone() + ops::composed::widen(bias, &y.device().without_autodiff()),
+                    Some(bias) => {
+                        let bias = ops::composed::widen(bias, &y.device().without_autodiff());
+                        y + bias
+                    }
                     None => y,
                 }
             }

@@ -64,7 +64,11 @@ pub fn read(reading: &Reading<'_>, model: &Model, seed: Seed) -> Result<Data, Ap
 }
 
 /// One file as examples.
-pub(crate) fn dataset(file: Option<&Path>, reading: &Reading<'_>, model: &Model) -> Result<Dataset, AppError> {
+pub(crate) fn dataset(
+    file: Option<&Path>,
+    reading: &Reading<'_>,
+    model: &Model,
+) -> Result<Dataset, AppError> {
     let tokenizer = model.tokenizer()?;
     let Some(file) = file else {
         return tokenize_plain_text(embedded::TEXT, tokenizer, reading.layout.max_length)

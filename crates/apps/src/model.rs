@@ -66,19 +66,23 @@ impl Model {
     fn from_directory(path: &Path, name: &str, widen: Widen) -> Result<Model, AppError> {
         let config_path = path.join("config.json");
         if !config_path.is_file() {
-            return Err(AppError::usage(format!("{name} holds no config.json; is it a Hugging Face model directory?")));
+            return Err(AppError::usage(format!(
+                "{name} holds no config.json; is it a Hugging Face model directory?"
+            )));
         }
         let config = json::read(&config_path).input("reading the model")?;
         let config = Config::from_json(&config).input(format!("{name}/config.json"))?;
         let source: Arc<dyn TensorSource> = Arc::from(tensors::open(path).input("reading the model")?);
         let hash = hash::of_tensors(&*source).input("hashing the model")?;
-        let decoder = Decoder::from_checkpoint(config, source, widen, &cpu()).input(format!("the model {name}"))?;
+        let decoder =
+            Decoder::from_checkpoint(config, source, widen, &cpu()).input(format!("the model {name}"))?;
         let tokenizer = read_tokenizer(path)?;
         Model::assemble(decoder, tokenizer, Some(path), name, hash)
     }
 
     fn from_gguf(file: GgufFile, path: Option<&Path>, name: &str, widen: Widen) -> Result<Model, AppError> {
-        let tokenizer = Tokenizer::from_gguf(&gguf_vocabulary(&file)?).input("the tokenizer of the GGUF file")?;
+        let tokenizer =
+            Tokenizer::from_gguf(&gguf_vocabulary(&file)?).input("the tokenizer of the GGUF file")?;
         let hash = hash::of_tensors(&file).input("hashing the model")?;
         let decoder = Decoder::from_gguf(file, widen, &cpu()).input(format!("the model {name}"))?;
         Model::assemble(decoder, Some(tokenizer), path, name, hash)
@@ -135,7 +139,10 @@ impl Model {
             )));
         }
         if let Some(key) = adapter.config.unsupported() {
-            return Err(AppError::usage(format!("the adapter {} uses {key}, which lowrank does not apply", folder.display())));
+            return Err(AppError::usage(format!(
+                "the adapter {} uses {key}, which lowrank does not apply",
+                folder.display()
+            )));
         }
         let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
         restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
@@ -154,8 +161,9 @@ fn read_tokenizer(path: &Path) -> Result<Option<Tokenizer>, AppError> {
     let mut tokenizer = Tokenizer::from_json(document.as_bytes()).input(file.display())?;
     let config = path.join("tokenizer_config.json");
     if config.is_file() {
-        let mut special = SpecialTokens::from_tokenizer_config(&json::read(&config).input("reading the tokenizer")?)
-            .input(config.display())?;
+        let mut special =
+            SpecialTokens::from_tokenizer_config(&json::read(&config).input("reading the tokenizer")?)
+                .input(config.display())?;
         // Newer exports keep the template in a file of its own.
         let template = path.join("chat_template.jinja");
         if template.is_file() {

@@ -49,7 +49,17 @@ impl<'a> Training<'a> {
         seed: Seed,
     ) -> Result<Training<'a>, lowrank_task::TaskError> {
         let held_out = if held_out.is_empty() { Vec::new() } else { batches(held_out, batching)? };
-        Ok(Training { model, variables, train, held_out, batching, accumulation, recompute, seed, epoch: None })
+        Ok(Training {
+            model,
+            variables,
+            train,
+            held_out,
+            batching,
+            accumulation,
+            recompute,
+            seed,
+            epoch: None,
+        })
     }
 
     /// Micro-batches of one epoch; the same for every epoch up to packing.
@@ -149,9 +159,10 @@ impl Objective for Training<'_> {
         )?;
         // A variable that nothing reached has gradient zero; the trainer reports those that never had another.
         let sizes = self.variables.iter().map(|each| each.variable.shape());
-        let gradients = found.into_iter().zip(sizes).map(|(found, [rows, cols])| {
-            found.unwrap_or_else(|| vec![0.0; rows * cols])
-        });
+        let gradients = found
+            .into_iter()
+            .zip(sizes)
+            .map(|(found, [rows, cols])| found.unwrap_or_else(|| vec![0.0; rows * cols]));
         Ok(Evaluated {
             loss_sum: passed.loss_sum,
             weight: passed.weight,

@@ -29,11 +29,15 @@ pub fn resolve<T: Args + Serialize + DeserializeOwned>(
 ) -> Result<T, AppError> {
     let typed = T::from_arg_matches(matches).map_err(|error| AppError::usage(error.to_string()))?;
     let Some(recipe) = recipe else { return Ok(typed) };
-    let file: Table = recipe.parse().map_err(|error| AppError::usage(format!("the recipe is not TOML: {error}")))?;
+    let file: Table =
+        recipe.parse().map_err(|error| AppError::usage(format!("the recipe is not TOML: {error}")))?;
     let known = keys::<T>();
     for key in file.keys() {
         if !known.iter().any(|(name, _)| name == key) {
-            return Err(AppError::usage(format!("unknown key \"{key}\" in the recipe{}", nearest(key, &known))));
+            return Err(AppError::usage(format!(
+                "unknown key \"{key}\" in the recipe{}",
+                nearest(key, &known)
+            )));
         }
     }
     let mut table = Table::try_from(&typed).map_err(|error| AppError::usage(error.to_string()))?;
@@ -102,7 +106,9 @@ pub mod table {
     ///
     /// # Errors
     /// Those of the deserializer.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, String)>, D::Error> {
         let table = toml::Table::deserialize(deserializer)?;
         let text = |value: toml::Value| match value {
             toml::Value::String(text) => text,
@@ -125,14 +131,16 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let tune = resolved("rank = 4\nalpha = 8.0\nrank-pattern = { q_proj = 2 }", &["--rank", "8"]).unwrap();
+        let tune =
+            resolved("rank = 4\nalpha = 8.0\nrank-pattern = { q_proj = 2 }", &["--rank", "8"]).unwrap();
         assert_eq!((tune.rank, tune.alpha, tune.batch), (8, 8.0, 8));
         assert_eq!(tune.rank_pattern, [("q_proj".to_owned(), "2".to_owned())]);
     }
 
     #[test]
     fn a_printed_recipe_reads_back_as_itself() {
-        let tune = resolved("steps = 7\ninit-option = { gamma = \"64\" }", &["--exclude", "down_proj"]).unwrap();
+        let tune =
+            resolved("steps = 7\ninit-option = { gamma = \"64\" }", &["--exclude", "down_proj"]).unwrap();
         assert_eq!(resolved(&print(&tune).unwrap(), &[]).unwrap(), tune);
     }
 

@@ -128,7 +128,8 @@ impl Plot {
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, (860, 380)).into_drawing_area();
-            self.draw(&area).map_err(|error| AppError::failed(format!("the plot \"{}\": {error}", self.caption)))?;
+            self.draw(&area)
+                .map_err(|error| AppError::failed(format!("the plot \"{}\": {error}", self.caption)))?;
         }
         Ok(svg)
     }

@@ -142,7 +142,14 @@ pub fn dry_run(options: &Pretrain) -> Result<Pretrained, AppError> {
     let (tokenizer, _) = options.tokenizer()?;
     let config = options.config(tokenizer.vocabulary_size())?;
     let tokens = options.steps * (options.batch * options.context) as u64;
-    Ok(Pretrained { parameters: config.parameters(), tokens, loss: None, held_out_loss: None, bytes: 0, seconds: 0.0 })
+    Ok(Pretrained {
+        parameters: config.parameters(),
+        tokens,
+        loss: None,
+        held_out_loss: None,
+        bytes: 0,
+        seconds: 0.0,
+    })
 }
 
 /// Trains from random weights and writes a GGUF file with its tokenizer inside.
@@ -172,8 +179,10 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
     let content = text::read(data).input("reading the data")?;
     let dataset = tokenize_plain_text(&content, &tokenizer, options.context).input(data.display())?;
     progress.say(&format!("{parameters} parameters, {} tokens of text", dataset.summary.tokens));
-    let parts = split(dataset.examples, HeldOut::Count(64), seed.at("data", "split")).input("holding data out")?;
-    let batching = Batching { batch: options.batch, time: options.context, packing: false, pad: tokenizer.pad() };
+    let parts =
+        split(dataset.examples, HeldOut::Count(64), seed.at("data", "split")).input("holding data out")?;
+    let batching =
+        Batching { batch: options.batch, time: options.context, packing: false, pad: tokenizer.pad() };
     let settings = Settings {
         steps: options.steps,
         rate: options.rate,
@@ -207,7 +216,8 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
     let Watched { .. } = watch.finish();
     progress.end();
     let outcome = outcome.while_doing("pretraining")?;
-    let bytes = decoder.to_gguf(&options.name, format, gguf_values(&document)?).while_doing("writing the model")?;
+    let bytes =
+        decoder.to_gguf(&options.name, format, gguf_values(&document)?).while_doing("writing the model")?;
     lowrank_store::atomic::write_file(out, |sink| sink.write_all(&bytes)).while_doing("writing the model")?;
     Ok(Pretrained {
         parameters,
@@ -221,7 +231,8 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
 
 /// Tokens in id order and merges of a byte-level BPE `tokenizer.json`.
 fn tokens_and_merges(document: &serde_json::Value) -> Result<(Vec<String>, Vec<String>), AppError> {
-    let unusable = |what: &str| AppError::usage(format!("the tokenizer has no {what}; a byte-level BPE is needed"));
+    let unusable =
+        |what: &str| AppError::usage(format!("the tokenizer has no {what}; a byte-level BPE is needed"));
     let vocabulary = document["model"]["vocab"].as_object().ok_or_else(|| unusable("model.vocab"))?;
     let mut tokens: Vec<(u64, String)> = Vec::new();
     for (token, id) in vocabulary {

@@ -69,7 +69,8 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
 /// # Errors
 /// As [`tune`].
 pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, AppError> {
-    let out = options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
+    let out =
+        options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     refuse_existing(options, &out)?;
     let begun = progress.now();
     let mut prepared = Prepared::open(options, progress)?;
@@ -111,7 +112,8 @@ fn demonstration(options: &Tune) -> Tune {
 
 /// The run folder: as given; otherwise the first of `run`, `run-2`, … that is free, or on `--resume` the last that is not.
 fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
-    let has_run = |folder: &Path| folder.join("metrics.jsonl").exists() || folder.join("recipe.toml").exists();
+    let has_run =
+        |folder: &Path| folder.join("metrics.jsonl").exists() || folder.join("recipe.toml").exists();
     if let Some(run) = &options.run {
         if !options.resume && has_run(run) {
             return Err(AppError::usage(format!(
@@ -121,14 +123,16 @@ fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
         }
         return Ok(run.clone());
     }
-    let numbered = |number: usize| PathBuf::from(if number == 1 { "run".to_owned() } else { format!("run-{number}") });
+    let numbered =
+        |number: usize| PathBuf::from(if number == 1 { "run".to_owned() } else { format!("run-{number}") });
     let free = (1..).map(numbered).find(|folder| !folder.exists()).unwrap_or_default();
     if !options.resume {
         return Ok(free);
     }
     let last = (1..).map(numbered).take_while(|folder| folder.exists()).last();
-    last.filter(|folder| has_run(folder))
-        .ok_or_else(|| AppError::usage("--resume: there is no run here to go on with; give its folder as --run"))
+    last.filter(|folder| has_run(folder)).ok_or_else(|| {
+        AppError::usage("--resume: there is no run here to go on with; give its folder as --run")
+    })
 }
 
 fn refuse_existing(options: &Tune, out: &Path) -> Result<(), AppError> {

@@ -110,9 +110,14 @@ pub fn collect(
         } else {
             let q = (2 * rank).min(width);
             let iteration = SubspaceIteration::start(seed, site.shape[0], site.shape[1], q, 2 * POWER + 2);
-            Progress::Pass(Box::new(iteration.map_err(|source| AttachError::Evidence { site: site.name.clone(), source })?))
+            Progress::Pass(Box::new(
+                iteration.map_err(|source| AttachError::Evidence { site: site.name.clone(), source })?,
+            ))
         };
-        taps.insert(site.name.clone(), Arc::new(SiteTap { shape: site.shape, progress: Mutex::new(progress) }));
+        taps.insert(
+            site.name.clone(),
+            Arc::new(SiteTap { shape: site.shape, progress: Mutex::new(progress) }),
+        );
     }
     observe(model, &taps);
     let outcome = run(model, &taps, batches, recompute);
@@ -160,8 +165,14 @@ fn run(
     let (mut loss_sum, mut weight) = (0.0, 0.0);
     for pass in 0..passes {
         for batch in batches {
-            let passed =
-                model.gradients(&batch.tokens, &batch.targets, &batch.layout, recompute, true, &mut |_| {})?;
+            let passed = model.gradients(
+                &batch.tokens,
+                &batch.targets,
+                &batch.layout,
+                recompute,
+                true,
+                &mut |_| {},
+            )?;
             if pass == 0 {
                 loss_sum += passed.loss_sum;
                 weight += passed.weight;

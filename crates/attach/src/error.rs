@@ -33,7 +33,9 @@ pub enum AttachError {
         problem: String,
     },
     /// A rank that a layer cannot have.
-    #[error("rank {rank} at {site}: the weight is [{out}, {inp}], so the rank goes from 1 to {max}; lower --rank, or exclude the layer")]
+    #[error(
+        "rank {rank} at {site}: the weight is [{out}, {inp}], so the rank goes from 1 to {max}; lower --rank, or exclude the layer"
+    )]
     Rank {
         /// The layer.
         site: String,
@@ -96,7 +98,9 @@ pub enum AttachError {
     #[error("the adapter changes \"{0}\", which this model does not have; was it made for another model?")]
     UnknownSite(String),
     /// A stored adapter does not fit a layer.
-    #[error("the adapter's {site} is [{out}, {inp}], the model's is [{model_out}, {model_inp}]; was it made for another model?")]
+    #[error(
+        "the adapter's {site} is [{out}, {inp}], the model's is [{model_out}, {model_inp}]; was it made for another model?"
+    )]
     SiteShape {
         /// The layer.
         site: String,

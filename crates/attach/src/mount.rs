@@ -62,7 +62,8 @@ pub fn attach(
         .map(|site| {
             let linear = by_name.get(site.name.as_str());
             let linear = linear.ok_or_else(|| AttachError::UnknownSite(site.name.clone()))?;
-            let weight = linear.frozen().map_err(|source| AttachError::Adapt { site: site.name.clone(), source })?;
+            let weight =
+                linear.frozen().map_err(|source| AttachError::Adapt { site: site.name.clone(), source })?;
             start_site(site, weight, initialiser, &needs, gradients, offset, seed)
         })
         .collect::<Result<_, AttachError>>()?;
@@ -165,7 +166,13 @@ pub fn restore(
         };
         let (out, inp) = (factor.output, factor.input);
         if factor.place != Place::Linear || (out, inp) != (model_out, model_inp) {
-            return Err(AttachError::SiteShape { site: factor.module.clone(), out, inp, model_out, model_inp });
+            return Err(AttachError::SiteShape {
+                site: factor.module.clone(),
+                out,
+                inp,
+                model_out,
+                model_inp,
+            });
         }
     }
     let device = model.device().clone();

@@ -34,11 +34,15 @@ impl Selector {
         }
         if let Some(pattern) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
             // PEFT takes a full match.
-            let pattern = Regex::new(&format!("^(?:{pattern})$"))
-                .map_err(|error| AttachError::Pattern { pattern: text.to_owned(), problem: error.to_string() })?;
+            let pattern = Regex::new(&format!("^(?:{pattern})$")).map_err(|error| AttachError::Pattern {
+                pattern: text.to_owned(),
+                problem: error.to_string(),
+            })?;
             return Ok(Selector::Pattern(pattern));
         }
-        Ok(Selector::Suffixes(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()))
+        Ok(Selector::Suffixes(
+            text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect(),
+        ))
     }
 
     fn matches(&self, name: &str) -> bool {
@@ -82,7 +86,10 @@ impl Targets {
         for range in self.layers.iter().flatten() {
             if *range.end() >= blocks {
                 let problem = format!("the model has blocks 0 to {}", blocks.saturating_sub(1));
-                return Err(AttachError::Layers { text: format!("{}-{}", range.start(), range.end()), problem });
+                return Err(AttachError::Layers {
+                    text: format!("{}-{}", range.start(), range.end()),
+                    problem,
+                });
             }
         }
         let within = |name: &str| match (&self.layers, block(name)) {
@@ -133,12 +140,18 @@ fn block(name: &str) -> Option<usize> {
 
 fn ranges(text: &str) -> Result<Vec<RangeInclusive<usize>>, AttachError> {
     let bad = |problem: &str| AttachError::Layers { text: text.to_owned(), problem: problem.to_owned() };
-    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| bad("write block numbers and ranges, as in 0-3,8"));
+    let number = |text: &str| {
+        text.trim().parse::<usize>().map_err(|_| bad("write block numbers and ranges, as in 0-3,8"))
+    };
     text.split(',')
         .map(|part| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let range = number(first)?..=number(last)?;
-            if range.is_empty() { Err(bad("a range runs from the lower to the higher block")) } else { Ok(range) }
+            if range.is_empty() {
+                Err(bad("a range runs from the lower to the higher block"))
+            } else {
+                Ok(range)
+            }
         })
         .collect()
 }
@@ -156,7 +169,11 @@ mod tests {
         "lm_head",
     ];
 
-    fn select(include: &str, exclude: Option<&str>, layers: Option<&str>) -> Result<Vec<&'static str>, String> {
+    fn select(
+        include: &str,
+        exclude: Option<&str>,
+        layers: Option<&str>,
+    ) -> Result<Vec<&'static str>, String> {
         let targets = Targets::parse(include, exclude, layers).map_err(|error| error.to_string())?;
         targets.select(&NAMES).map_err(|error| error.to_string())
     }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
-use lowrank_apps::{
-    AppError, options, pretrain, tune,
-};
+use lowrank_apps::{AppError, options, pretrain, tune};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +14,9 @@ use crate::terminal::{Show, Terminal};
 /// The whole command line.
 pub fn command() -> Command {
     Command::new("lowrank")
-        .about("Low-rank adapters: choose where they start, train them, hand them to PEFT, vLLM and llama.cpp")
+        .about(
+            "Low-rank adapters: choose where they start, train them, hand them to PEFT, vLLM and llama.cpp",
+        )
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -31,15 +31,24 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(usize))
                 .help("Threads to compute with; without it all cores"),
         )
-        .subcommand(with_recipe::<tune::Tune>("tune", "Start and train an adapter; without arguments a demonstration"))
-        .subcommand(with_recipe::<tune::Tune>("init", "Start an adapter without training it, for people who go on in Python"))
+        .subcommand(with_recipe::<tune::Tune>(
+            "tune",
+            "Start and train an adapter; without arguments a demonstration",
+        ))
+        .subcommand(with_recipe::<tune::Tune>(
+            "init",
+            "Start an adapter without training it, for people who go on in Python",
+        ))
         .subcommand(Command::new("list").about("List every start and form"))
         .subcommand(
             Command::new("explain")
                 .about("Explain a start or form: formula, source, choices, where we differ")
                 .arg(Arg::new("name").required(true).help("As shown by `lowrank list`")),
         )
-        .subcommand(with_recipe::<pretrain::Pretrain>("pretrain", "Train a small decoder from scratch; made the one inside this binary"))
+        .subcommand(with_recipe::<pretrain::Pretrain>(
+            "pretrain",
+            "Train a small decoder from scratch; made the one inside this binary",
+        ))
 }
 
 fn global(name: &'static str, help: &'static str) -> Arg {
@@ -129,7 +138,8 @@ fn recipe<T: Args + Serialize + DeserializeOwned>(matches: &ArgMatches) -> Resul
 /// A result for a person or for a program.
 fn show_result<T: Serialize + std::fmt::Display>(result: &T, json: bool) -> Result<(), AppError> {
     if json {
-        let text = serde_json::to_string_pretty(result).map_err(|error| AppError::failed(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(result).map_err(|error| AppError::failed(error.to_string()))?;
         println!("{text}");
     } else {
         let text = result.to_string();

@@ -34,7 +34,16 @@ impl Terminal {
     /// Notes go to standard error, so that results on standard output can be piped.
     pub fn new(show: Show, stop: Arc<AtomicBool>) -> Terminal {
         let is_terminal = std::io::stderr().is_terminal();
-        Terminal { show, start: Instant::now(), stop, bar: None, label: String::new(), total: 0, shown: 0.0, is_terminal }
+        Terminal {
+            show,
+            start: Instant::now(),
+            stop,
+            bar: None,
+            label: String::new(),
+            total: 0,
+            shown: 0.0,
+            is_terminal,
+        }
     }
 }
 

@@ -41,7 +41,8 @@ fn main() {
     }
     let mut moments: Vec<[Vec<f32>; 2]> =
         variables.iter().map(|var| [vec![0.0; var.values().len()], vec![0.0; var.values().len()]]).collect();
-    let tokens: Vec<u32> = Seed(3).permutation(8192).into_iter().take(BATCH * TIME).map(|t| t as u32).collect();
+    let tokens: Vec<u32> =
+        Seed(3).permutation(8192).into_iter().take(BATCH * TIME).map(|t| t as u32).collect();
     let ids: Vec<i32> = tokens.iter().skip(1).chain(&tokens[..1]).map(|&t| t as i32).collect();
     let targets = Targets { ids: ids.into(), weights: None };
     let layout = Layout::dense(BATCH, TIME);

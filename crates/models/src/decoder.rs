@@ -3,8 +3,8 @@
 //! `h ← h + o(attention(q(norm h), k(norm h), v(norm h)))`, then `h ← h + down(silu(gate(norm h)) ⊙ up(norm h))`, layer by
 //! layer; a last norm; logits = h · headᵀ. Hidden states are `[n, hidden]` with `n = batch · time`.
 
-pub mod config;
 mod cache;
+pub mod config;
 mod generate;
 mod gguf;
 mod gguf_save;
@@ -69,10 +69,12 @@ enum Gain {
 }
 
 impl Gain {
-    fn tensor(&self) -> Tensor<2> {
+    /// The gain for a hidden state: recorded only where the state is, see [`Linear::forward`].
+    fn beside(&self, h: &Tensor<2>) -> Tensor<2> {
         match self {
             Gain::Frozen(tensor) => tensor.clone(),
-            Gain::Trained(var) => var.tensor(),
+            Gain::Trained(var) if h.is_autodiff() => var.tensor(),
+            Gain::Trained(var) => var.tensor().inner(),
         }
     }
 }
@@ -173,23 +175,23 @@ impl Decoder {
     fn block(&self, index: usize, h: Tensor<2>, layout: &Layout, tables: &Arc<Rotary>) -> Tensor<2> {
         let block = &self.blocks[index];
         let heads = self.heads();
-        let x = ops::rms_norm(h.clone(), block.input_norm.tensor(), self.config.norm_epsilon);
+        let x = ops::rms_norm(h.clone(), block.input_norm.beside(&h), self.config.norm_epsilon);
         let q = ops::rotary(block.query.forward(x.clone()), tables, &layout.positions); // [n, heads · head_dim]
         let k = ops::rotary(block.key.forward(x.clone()), tables, &layout.positions); // [n, kv_heads · head_dim]
         let v = block.value.forward(x);
         let h = h + block.output.forward(ops::attention(q, k, v, heads, layout));
-        let x = ops::rms_norm(h.clone(), block.mlp_norm.tensor(), self.config.norm_epsilon);
+        let x = ops::rms_norm(h.clone(), block.mlp_norm.beside(&h), self.config.norm_epsilon);
         let inner = ops::swiglu(block.gate.forward(x.clone()), block.up.forward(x)); // [n, intermediate]
         h + block.down.forward(inner)
     }
 
-    /// Token ids to the normed hidden states before the head, `[n, hidden]`.
+    /// Token ids to the normed hidden states before the head, `[n, hidden]`; inference, nothing is recorded.
     ///
     /// # Errors
     /// [`ModelError::Token`] or [`ModelError::Context`].
     pub fn hidden(&self, tokens: &[u32], layout: &Layout) -> Result<Tensor<2>, ModelError> {
         let (layout, tables) = self.prepare(layout)?;
-        let mut h = self.embed(tokens)?;
+        let mut h = self.embed(tokens)?.inner();
         for index in 0..self.blocks.len() {
             h = self.block(index, h, &layout, &tables);
         }
@@ -214,7 +216,7 @@ impl Decoder {
         targets: &[i32],
         layout: &Layout,
     ) -> Result<Vec<f32>, ModelError> {
-        let h = self.hidden(tokens, layout)?.inner();
+        let h = self.hidden(tokens, layout)?;
         if let Some(head) = self.frozen_head() {
             return Ok(ops::log_likelihoods(h, head, targets)?);
         }
@@ -236,7 +238,8 @@ impl Decoder {
         match (&self.head, &self.embedding) {
             (Some(head), _) => head.forward(h),
             (None, Weight::Frozen(matrix)) => ops::linear(h, matrix, None, None),
-            (None, Weight::Trained(var)) => ops::dense(h, var.tensor()),
+            (None, Weight::Trained(var)) if h.is_autodiff() => ops::dense(h, var.tensor()),
+            (None, Weight::Trained(var)) => ops::dense(h, var.tensor().inner()),
         }
     }
 
@@ -274,7 +277,8 @@ impl Decoder {
     }
 
     fn last_norm(&self, h: Tensor<2>) -> Tensor<2> {
-        ops::rms_norm(h, self.norm.tensor(), self.config.norm_epsilon)
+        let gain = self.norm.beside(&h);
+        ops::rms_norm(h, gain, self.config.norm_epsilon)
     }
 
     fn heads(&self) -> Heads {

@@ -62,7 +62,9 @@ pub enum ModelError {
         dtype: &'static str,
     },
     /// A token id lies outside the vocabulary.
-    #[error("token id {token} at index {index} lies outside the vocabulary of {vocabulary}; is this the model's own tokenizer?")]
+    #[error(
+        "token id {token} at index {index} lies outside the vocabulary of {vocabulary}; is this the model's own tokenizer?"
+    )]
     Token {
         /// The id.
         token: u32,
@@ -72,7 +74,9 @@ pub enum ModelError {
         vocabulary: usize,
     },
     /// A sequence is longer than the context.
-    #[error("{length} tokens exceed the model's context of {context}; shorten the input or lower --max-length")]
+    #[error(
+        "{length} tokens exceed the model's context of {context}; shorten the input or lower --max-length"
+    )]
     Context {
         /// Tokens given.
         length: usize,

@@ -105,7 +105,9 @@ impl fmt::Display for Promise {
         match self {
             Promise::Zero => f.write_str("the change starts at exactly zero"),
             Promise::Exact => f.write_str("base + change = the original weight"),
-            Promise::Within(bound) => write!(f, "base + change = the original weight within {bound} (relative)"),
+            Promise::Within(bound) => {
+                write!(f, "base + change = the original weight within {bound} (relative)")
+            }
             Promise::None => f.write_str("the function changes at step 0"),
         }
     }

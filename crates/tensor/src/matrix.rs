@@ -117,7 +117,9 @@ impl Matrix {
     pub fn widened(&self) -> Matrix {
         match &self.0.data {
             Data::F32(_) | Data::F64(_) => self.clone(),
-            Data::Blocks { .. } => Matrix(Arc::new(Stored { shape: self.0.shape, data: Data::F32(self.to_f32()) })),
+            Data::Blocks { .. } => {
+                Matrix(Arc::new(Stored { shape: self.0.shape, data: Data::F32(self.to_f32()) }))
+            }
         }
     }
 
@@ -187,13 +189,12 @@ impl<T: Real> RowSource<T> for Matrix {
 /// Widens whole rows in parallel; rows are independent, so the result does not depend on the threads.
 fn widen(format: Format, bytes: &[u8], row_bytes: usize, width: usize, target: &mut [f32]) {
     const ROWS: usize = 32;
-    target
-        .par_chunks_mut((ROWS * width).max(1))
-        .zip(bytes.par_chunks((ROWS * row_bytes).max(1)))
-        .for_each(|(to, from)| {
+    target.par_chunks_mut((ROWS * width).max(1)).zip(bytes.par_chunks((ROWS * row_bytes).max(1))).for_each(
+        |(to, from)| {
             let done = lowrank_blocks::widen(format, from, to);
             assert!(done.is_ok(), "sizes were checked when the matrix was made: {done:?}");
-        });
+        },
+    );
 }
 
 /// Borrows when the types agree, converts through f64 otherwise.
@@ -208,7 +209,12 @@ fn cast_or_convert<'a, S: Real, T: Real>(from: &'a [S], scratch: &'a mut Vec<T>)
     scratch
 }
 
-fn check_size([out, inp]: [usize; 2], format: Format, found: usize, expected: usize) -> Result<(), MatrixError> {
+fn check_size(
+    [out, inp]: [usize; 2],
+    format: Format,
+    found: usize,
+    expected: usize,
+) -> Result<(), MatrixError> {
     if found == expected { Ok(()) } else { Err(MatrixError::Size { out, inp, format, expected, found }) }
 }
 

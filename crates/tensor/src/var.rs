@@ -53,7 +53,8 @@ impl Var {
         let mut cell = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let (shape, device, dtype) = (cell.dims(), cell.device(), cell.dtype());
         assert_eq!(values.len(), shape[0] * shape[1], "values for a matrix of shape {shape:?}");
-        *cell = Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (&device, dtype)).require_grad();
+        *cell = Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (&device, dtype))
+            .require_grad();
     }
 
     /// Takes the gradient that a backward pass left for this matrix, row-major; `None` when none reached it.

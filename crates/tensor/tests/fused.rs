@@ -56,7 +56,10 @@ fn rows() -> Vec<Row> {
     let (weight, bias) = (matrix("weight", [7, 5]), matrix("bias", [1, 7]));
     let heads = Heads { heads: 6, kv_heads: 2, head_dim: 6 };
     let targets = Targets {
-        ids: (0..22).map(|row| if row % 5 == 0 { -100 } else { (row * 7 % 13) as i32 }).collect::<Vec<_>>().into(),
+        ids: (0..22)
+            .map(|row| if row % 5 == 0 { -100 } else { (row * 7 % 13) as i32 })
+            .collect::<Vec<_>>()
+            .into(),
         weights: Some((0..22).map(|row| 0.5 + row as f32 * 0.125).collect::<Vec<_>>().into()),
     };
     let head = matrix("head", [13, 5]);
@@ -104,7 +107,8 @@ fn rows() -> Vec<Row> {
         Box::new(|x| ops::swiglu(x[0].clone(), x[1].clone())),
         Box::new(|x| composed::swiglu(x[0].clone(), x[1].clone())),
     );
-    let (t1, p1, t2, p2) = (tables.clone(), layout.positions.clone(), tables.clone(), layout.positions.clone());
+    let (t1, p1, t2, p2) =
+        (tables.clone(), layout.positions.clone(), tables.clone(), layout.positions.clone());
     row(
         "rotary",
         &[[22, 12]],
@@ -126,7 +130,9 @@ fn rows() -> Vec<Row> {
         "cross_entropy",
         &[[22, 5]],
         Box::new(move |x| one_by_one(ops::cross_entropy(x[0].clone(), &head, &t1).unwrap())),
-        Box::new(move |x| one_by_one(composed::cross_entropy(x[0].clone(), composed::widen(&h2, &cpu()), &t2))),
+        Box::new(move |x| {
+            one_by_one(composed::cross_entropy(x[0].clone(), composed::widen(&h2, &cpu()), &t2))
+        }),
     );
     row(
         "cross_entropy with a trained head",
@@ -148,7 +154,11 @@ fn rows() -> Vec<Row> {
 }
 
 /// Gradients of `Σ upstream ⊙ f(inputs)`.
-fn gradients(f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>, inputs: &[(Vec<f64>, [usize; 2])], upstream: &[f64]) -> Vec<Vec<f64>> {
+fn gradients(
+    f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>,
+    inputs: &[(Vec<f64>, [usize; 2])],
+    upstream: &[f64],
+) -> Vec<Vec<f64>> {
     let tensors: Vec<_> = inputs.iter().map(|(values, shape)| tracked(values, *shape)).collect();
     let y = f(&tensors);
     let shape = y.dims();
@@ -193,7 +203,12 @@ fn gradients_equal_finite_differences_and_the_composition() {
         let upstream = draws("upstream", size);
         let fused = gradients(&row.fused, &inputs, &upstream);
         for (input, gradient) in gradients(&row.composed, &inputs, &upstream).iter().enumerate() {
-            close(&format!("{} input {input} against the composition", row.name), &fused[input], gradient, 1e-9);
+            close(
+                &format!("{} input {input} against the composition", row.name),
+                &fused[input],
+                gradient,
+                1e-9,
+            );
         }
         let loss = |inputs: &[(Vec<f64>, [usize; 2])]| -> f64 {
             values((row.fused)(&constants(inputs))).iter().zip(&upstream).map(|(y, u)| y * u).sum()

@@ -10,7 +10,7 @@
 use lowrank_record::{Card, Kind, Promise, Source};
 use lowrank_tensor::{Device, Matrix, Tensor, Var, from_rows, to_rows};
 
-use crate::form::{Adapter, AdaptError, Form, LowRankPath, Offset, Start};
+use crate::form::{AdaptError, Adapter, Form, LowRankPath, Offset, Start};
 
 /// Low-rank adaptation with two trained factors.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,11 @@ impl Form for Lora {
         }
         let origin = (offset == Offset::Shadow).then(|| Origin {
             // The subtraction of the start is folded in once, here: it never changes.
-            taken_back: from_rows(left.iter().map(|&value| -(scale as f32) * value).collect(), [out, rank], device),
+            taken_back: from_rows(
+                left.iter().map(|&value| -(scale as f32) * value).collect(),
+                [out, rank],
+                device,
+            ),
             right: from_rows(right.clone(), [rank, inp], device),
             factors: (left.clone(), right.clone()),
         });

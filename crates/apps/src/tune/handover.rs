@@ -48,7 +48,10 @@ pub(super) fn write_start(
     let mut folder = AdapterFolder::new(config(prepared, options), factors);
     folder.provenance = provenance(prepared, options, &options.init, started, None);
     if started.attached.iter().any(|each| each.offset != Offset::None) {
-        folder.provenance.insert("lowrank.offset".to_owned(), "subtract scale·B·A from the base before training".to_owned());
+        folder.provenance.insert(
+            "lowrank.offset".to_owned(),
+            "subtract scale·B·A from the base before training".to_owned(),
+        );
         progress.say(
             "note: this start is not zero. Before training in Python subtract scale·B·A from the base weights (PEFT calls \
              it mutated init), and convert with this folder as the initial adapter when saving.",
@@ -57,9 +60,15 @@ pub(super) fn write_start(
         folder.write(out, existing(options)).map_err(written)?;
         let back = AdapterFolder::read(out).while_doing("reading the adapter back")?;
         let same = back.factors.iter().all(|read| {
-            initial.iter().any(|first| first.module == read.module && first.left == read.left && first.right == read.right)
+            initial.iter().any(|first| {
+                first.module == read.module && first.left == read.left && first.right == read.right
+            })
         });
-        return if same { Ok(0.0) } else { Err(AppError::failed("the adapter read back differs from the one written")) };
+        return if same {
+            Ok(0.0)
+        } else {
+            Err(AppError::failed("the adapter read back differs from the one written"))
+        };
     }
     write_verified(prepared, options, folder, started, out)
 }
@@ -77,8 +86,11 @@ fn folder(
         let found = each.variables.iter().find(|(part, _)| *part == wanted);
         found.map(|(_, variable)| variable.values()).unwrap_or_default()
     };
-    let factors =
-        started.attached.iter().map(|each| factor(each, &(values(each, "left"), values(each, "right")))).collect();
+    let factors = started
+        .attached
+        .iter()
+        .map(|each| factor(each, &(values(each, "left"), values(each, "right"))))
+        .collect();
     let mut folder = AdapterFolder::new(config(prepared, options), factors);
     if started.attached.iter().any(|each| each.offset != Offset::None) {
         let initial: Vec<Factor> = started.attached.iter().map(|each| factor(each, &each.initial)).collect();
@@ -86,7 +98,8 @@ fn folder(
         if options.recompress {
             let (smaller, worst) = recompressed(&folder, started)?;
             folder = smaller;
-            progress.say(&format!("recompressed to the rank of the start: relative error at most {worst:.2e}"));
+            progress
+                .say(&format!("recompressed to the rank of the start: relative error at most {worst:.2e}"));
         }
     }
     // Scale folded in: no reader can get α, its square root or a pattern wrong.
@@ -147,8 +160,9 @@ fn recompressed(folder: &AdapterFolder, started: &Started) -> Result<(AdapterFol
     for factor in &folder.factors {
         let site = started.attached.iter().find(|each| each.site.name == factor.module);
         let rank = site.map_or(factor.rank, |each| each.site.rank);
-        let change = LowRank::from_rows(&factor.left, &factor.right, factor.output, factor.input, factor.rank)
-            .while_doing(&factor.module)?;
+        let change =
+            LowRank::from_rows(&factor.left, &factor.right, factor.output, factor.input, factor.rank)
+                .while_doing(&factor.module)?;
         let norm = change.norm().while_doing(&factor.module)?;
         let (cut, error) = change.truncate(rank).while_doing(&factor.module)?;
         worst = worst.max(if norm > 0.0 { error / norm } else { 0.0 });

@@ -3,9 +3,9 @@
 use lowrank_adapt::Weight;
 use lowrank_models::Recompute;
 
+use super::Tune;
 use super::outcome::DryRun;
 use super::prepare::Prepared;
-use super::Tune;
 use crate::AppError;
 use crate::error::Because;
 
@@ -25,7 +25,8 @@ pub(super) fn predict(prepared: &Prepared, options: &Tune) -> Result<DryRun, App
     let passes = if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 };
     let matrices = 2.0 * tokens as f64 * (passes * linear as f64 + 2.0 * head as f64);
     let low_rank = 6.0 * tokens as f64 * prepared.plan.parameters() as f64;
-    let attention = 14.0 / 2.0 * (tokens * prepared.batching.time * config.heads * config.head_dim * config.layers) as f64;
+    let attention = 14.0 / 2.0
+        * (tokens * prepared.batching.time * config.heads * config.head_dim * config.layers) as f64;
     let flops = matrices + low_rank + attention;
     // Values that the backward finds: for each token and block the states before the norms and linears.
     let kv = config.kv_heads * config.head_dim;

@@ -136,7 +136,11 @@ pub(super) fn mebibytes(bytes: Option<u64>) -> String {
 
 impl fmt::Display for Tuned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<16} {:>8} {:>10} {:>10} {:>10} {:>10}", "start", "steps", "loss", "held out", "before", "tokens/s")?;
+        writeln!(
+            f,
+            "{:<16} {:>8} {:>10} {:>10} {:>10} {:>10}",
+            "start", "steps", "loss", "held out", "before", "tokens/s"
+        )?;
         for run in &self.runs {
             let speed = run.tokens_per_second.map_or_else(|| "–".to_owned(), |speed| format!("{speed:.0}"));
             writeln!(
@@ -189,7 +193,13 @@ impl fmt::Display for DryRun {
         writeln!(f, "{} layers, {} trainable parameters", self.sites.len(), self.parameters)?;
         writeln!(f, "model in memory   {:>9.1} MB", self.model_bytes as f64 / 1e6)?;
         writeln!(f, "predicted peak    {:>9.1} MB", self.predicted_peak_bytes as f64 / 1e6)?;
-        writeln!(f, "steps             {:>9} of {} tokens, {:.1} GFLOP each", self.steps, self.tokens_per_step, self.flops_per_step / 1e9)?;
+        writeln!(
+            f,
+            "steps             {:>9} of {} tokens, {:.1} GFLOP each",
+            self.steps,
+            self.tokens_per_step,
+            self.flops_per_step / 1e9
+        )?;
         write!(f, "predicted time    {:>9.0} s", self.predicted_seconds)
     }
 }

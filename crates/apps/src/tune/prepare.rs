@@ -56,7 +56,9 @@ impl Prepared {
         form(&options.form)?;
         check_numbers(options)?;
         if options.model.is_some() && options.data.is_none() {
-            return Err(AppError::usage("--data FILE is needed with --model: what should the adapter learn?"));
+            return Err(AppError::usage(
+                "--data FILE is needed with --model: what should the adapter learn?",
+            ));
         }
         let hold = if options.widen == Widen::Once { Hold::Once } else { Hold::OnUse };
         let model = Model::open(options.model.as_deref(), hold)?;
@@ -82,7 +84,9 @@ impl Prepared {
         let max_length = match options.max_length {
             0 => context.min(LENGTH),
             length if length > context => {
-                return Err(AppError::usage(format!("--max-length {length}: the model's context is {context} tokens")));
+                return Err(AppError::usage(format!(
+                    "--max-length {length}: the model's context is {context} tokens"
+                )));
             }
             length => length,
         };
@@ -103,7 +107,8 @@ impl Prepared {
         if options.eval_limit > 0 {
             data.held_out.truncate(options.eval_limit);
         }
-        let longest = data.train.iter().chain(&data.held_out).map(|example| example.tokens.len()).max().unwrap_or(2);
+        let longest =
+            data.train.iter().chain(&data.held_out).map(|example| example.tokens.len()).max().unwrap_or(2);
         // Rows are as long as the longest record unless packing can fill longer ones.
         let time = if options.packing { max_length.min(longest.max(256)) } else { longest };
         let batching =
@@ -143,7 +148,8 @@ impl Prepared {
     ) -> Result<Started, AppError> {
         let initialiser = initialiser(name, choices)?;
         let form = form(&options.form)?;
-        let settings = initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let settings =
+            initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         if options.offset == OffsetChoice::Base {
             self.originals = frozen(&self.model)?;
         }
@@ -193,13 +199,20 @@ impl Prepared {
                 tokens: batch.tokens,
             })
             .collect();
-        collect(&mut self.model.decoder, &self.plan, &calibration, self.recompute, seed.at("init", "evidence"))
-            .while_doing("collecting gradients")
+        collect(
+            &mut self.model.decoder,
+            &self.plan,
+            &calibration,
+            self.recompute,
+            seed.at("init", "evidence"),
+        )
+        .while_doing("collecting gradients")
     }
 
     /// Takes every adapter off and puts replaced weights back.
     pub(crate) fn clear(&mut self) -> Result<(), AppError> {
-        let mut originals: BTreeMap<String, Matrix> = std::mem::take(&mut self.originals).into_iter().collect();
+        let mut originals: BTreeMap<String, Matrix> =
+            std::mem::take(&mut self.originals).into_iter().collect();
         for (name, linear) in self.model.decoder.sites_mut() {
             if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
                 linear.unmount(ADAPTER).while_doing(&name)?;
@@ -216,7 +229,8 @@ impl Prepared {
         let stored = Checkpoint::load(path).input("reading the stored start")?;
         let mut tensors: BTreeMap<String, Vec<f32>> =
             stored.tensors.into_iter().map(|(name, _, values)| (name, values)).collect();
-        let missing = |name: &str| AppError::usage(format!("{} has no {name}; was the plan changed?", path.display()));
+        let missing =
+            |name: &str| AppError::usage(format!("{} has no {name}; was the plan changed?", path.display()));
         let device = self.model.decoder.device().clone();
         let mut attached = Vec::new();
         let sites: BTreeMap<String, lowrank_attach::Site> =
@@ -237,7 +251,8 @@ impl Prepared {
                 let weight = linear.frozen().while_doing(&name)?.clone();
                 linear.replace_weight(base_of(&weight, &left, &right, site).input(&name)?);
             }
-            let start = lowrank_adapt::Start { left: left.clone(), right: right.clone(), rank: site.rank, offset };
+            let start =
+                lowrank_adapt::Start { left: left.clone(), right: right.clone(), rank: site.rank, offset };
             let weight = linear.frozen().while_doing(&name)?.clone();
             let adapter = form.build(&weight, start, site.scale, &device).input(&name)?;
             let variables = adapter.trainable();
@@ -258,7 +273,12 @@ fn base_of(
 ) -> Result<Matrix, AppError> {
     let [out, inp] = site.shape;
     let delta = LowRank::from_rows(left, right, out, inp, site.rank).input("the stored start")?;
-    let start = lowrank_init::Start { delta, core: None, base: lowrank_init::Base::Subtract, report: Report::default() };
+    let start = lowrank_init::Start {
+        delta,
+        core: None,
+        base: lowrank_init::Base::Subtract,
+        report: Report::default(),
+    };
     let weight = from_rows(&weight.to_f32(), out, inp).input("the weight")?;
     let base = start.base_weight(weight.as_ref(), site.scale);
     Matrix::from_f32(to_rows(base.as_ref()), site.shape).input("the weight")
@@ -270,7 +290,11 @@ fn store_start(attached: &[Attached], path: &Path) -> Result<(), AppError> {
     for each in attached {
         let [out, inp] = each.site.shape;
         tensors.push((format!("{}.left", each.site.name), vec![out, each.site.rank], each.initial.0.clone()));
-        tensors.push((format!("{}.right", each.site.name), vec![each.site.rank, inp], each.initial.1.clone()));
+        tensors.push((
+            format!("{}.right", each.site.name),
+            vec![each.site.rank, inp],
+            each.initial.1.clone(),
+        ));
     }
     let offset = attached.first().map_or(Offset::None, |each| each.offset);
     let offset = match offset {
@@ -332,17 +356,25 @@ fn check_numbers(options: &Tune) -> Result<(), AppError> {
         return refuse("--calibration 0", "a start from gradients must see at least one sequence");
     }
     if options.steps == Some(0) || !(options.epochs.is_finite() && options.epochs > 0.0) {
-        return refuse("--steps and --epochs", "give a positive number, or use `lowrank init` to start without training");
+        return refuse(
+            "--steps and --epochs",
+            "give a positive number, or use `lowrank init` to start without training",
+        );
     }
     Ok(())
 }
 
-fn numbers<T: std::str::FromStr>(pairs: &[(String, String)], flag: &str) -> Result<Vec<(String, T)>, AppError> {
+fn numbers<T: std::str::FromStr>(
+    pairs: &[(String, String)],
+    flag: &str,
+) -> Result<Vec<(String, T)>, AppError> {
     pairs
         .iter()
         .map(|(pattern, value)| match value.parse() {
             Ok(value) => Ok((pattern.clone(), value)),
-            Err(_) => Err(AppError::usage(format!("{flag} {pattern}={value}: \"{value}\" is not a number of the right kind"))),
+            Err(_) => Err(AppError::usage(format!(
+                "{flag} {pattern}={value}: \"{value}\" is not a number of the right kind"
+            ))),
         })
         .collect()
 }

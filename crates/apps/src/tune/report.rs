@@ -12,8 +12,14 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
     let mut facts = vec![
         ("Model".to_owned(), prepared.model.name.clone()),
         ("Model hash".to_owned(), prepared.model.hash.clone()),
-        ("Data".to_owned(), options.data.as_ref().map_or("the text inside lowrank".to_owned(), |d| d.display().to_string())),
-        ("Examples".to_owned(), format!("{} to train on, {} held out", prepared.data.train.len(), prepared.data.held_out.len())),
+        (
+            "Data".to_owned(),
+            options.data.as_ref().map_or("the text inside lowrank".to_owned(), |d| d.display().to_string()),
+        ),
+        (
+            "Examples".to_owned(),
+            format!("{} to train on, {} held out", prepared.data.train.len(), prepared.data.held_out.len()),
+        ),
         ("Layers adapted".to_owned(), format!("{} at rank {}", prepared.plan.sites.len(), options.rank)),
         ("Trainable parameters".to_owned(), prepared.plan.parameters().to_string()),
         ("Seed".to_owned(), options.seed.to_string()),
@@ -22,14 +28,26 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
         facts.push(("Peak memory in training".to_owned(), mebibytes(run.training_peak_bytes)));
         facts.push(("Peak memory of the start".to_owned(), mebibytes(run.evidence_peak_bytes)));
         if let Some(verified) = run.verified {
-            facts.push(("Adapter re-read from disk".to_owned(), format!("logits differ by at most {verified:.1e}")));
+            facts.push((
+                "Adapter re-read from disk".to_owned(),
+                format!("logits differ by at most {verified:.1e}"),
+            ));
         }
     }
     let summary = Table {
         caption: "Runs on the same budget".to_owned(),
-        head: ["start", "steps", "tokens", "first loss", "last loss", "held out before", "held out after", "tokens/s"]
-            .map(str::to_owned)
-            .to_vec(),
+        head: [
+            "start",
+            "steps",
+            "tokens",
+            "first loss",
+            "last loss",
+            "held out before",
+            "held out after",
+            "tokens/s",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         rows: runs
             .iter()
             .map(|run| {
@@ -48,7 +66,9 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
     };
     let changes = |run: &RunSummary| Table {
         caption: format!("What training changed: {}", run.init),
-        head: ["layer", "rank", "norm of the change", "largest singular value", "effective rank"].map(str::to_owned).to_vec(),
+        head: ["layer", "rank", "norm of the change", "largest singular value", "effective rank"]
+            .map(str::to_owned)
+            .to_vec(),
         rows: run
             .changes
             .iter()
@@ -64,7 +84,10 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
             .collect(),
     };
     Page {
-        title: format!("lowrank tune: {}", runs.iter().map(|run| run.init.as_str()).collect::<Vec<_>>().join(" and ")),
+        title: format!(
+            "lowrank tune: {}",
+            runs.iter().map(|run| run.init.as_str()).collect::<Vec<_>>().join(" and ")
+        ),
         facts,
         plots: plots(runs),
         tables: std::iter::once(summary).chain(runs.iter().map(changes)).collect(),
@@ -90,7 +113,11 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
             let window = &raw[at.saturating_sub(SMOOTHING - 1)..=at];
             window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64
         };
-        Line { name: run.init.clone(), points: (0..raw.len()).map(|at| (raw[at].0, mean(at))).collect(), marked: false }
+        Line {
+            name: run.init.clone(),
+            points: (0..raw.len()).map(|at| (raw[at].0, mean(at))).collect(),
+            marked: false,
+        }
     };
     let rate = |run: &RunSummary| Line {
         name: run.init.clone(),
@@ -101,8 +128,18 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
     let tokens = |line: &lowrank_train::metrics::Line| line.tokens.unwrap_or(0) as f64;
     vec![
         plot("Held-out loss", "step", "nats per token", runs.iter().map(held_out).collect()),
-        plot("Training loss, mean of 8 steps", "step", "nats per token", runs.iter().map(|run| training(run, &step)).collect()),
-        plot("Training loss against tokens", "tokens read", "nats per token", runs.iter().map(|run| training(run, &tokens)).collect()),
+        plot(
+            "Training loss, mean of 8 steps",
+            "step",
+            "nats per token",
+            runs.iter().map(|run| training(run, &step)).collect(),
+        ),
+        plot(
+            "Training loss against tokens",
+            "tokens read",
+            "nats per token",
+            runs.iter().map(|run| training(run, &tokens)).collect(),
+        ),
         plot("Learning rate", "step", "rate", runs.iter().take(1).map(rate).collect()),
     ]
 }

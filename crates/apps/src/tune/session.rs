@@ -5,7 +5,8 @@ use std::path::Path;
 
 use lowrank_record::Seed;
 use lowrank_train::{
-    AdamW, EarlyStop, Group, Method, Outcome, Place, Run, Schedule, Settings, Sgd, Shape, Stop, metrics, train as run,
+    AdamW, EarlyStop, Group, Method, Outcome, Place, Run, Schedule, Settings, Sgd, Shape, Stop, metrics,
+    train as run,
 };
 
 use super::outcome::{RunSummary, SiteChange};
@@ -27,7 +28,8 @@ pub(super) fn train(
     progress: &mut dyn Progress,
 ) -> Result<RunSummary, AppError> {
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
-    let started = prepared.start(options, name, choices, Some(&folder.join("start.safetensors")), progress)?;
+    let started =
+        prepared.start(options, name, choices, Some(&folder.join("start.safetensors")), progress)?;
     let started_at = progress.now();
     progress.reset_peak();
     let (settings, identity) = (settings(prepared, options)?, identity(prepared, options, name, &started));
@@ -162,7 +164,9 @@ fn changes(started: &Started) -> Result<Vec<SiteChange>, AppError> {
     let mut all = Vec::new();
     for each in &started.attached {
         let [out, inp] = each.site.shape;
-        let part = |wanted: &str| each.variables.iter().find(|(part, _)| *part == wanted).map(|(_, var)| var.values());
+        let part = |wanted: &str| {
+            each.variables.iter().find(|(part, _)| *part == wanted).map(|(_, var)| var.values())
+        };
         let (Some(left), Some(right)) = (part("left"), part("right")) else { continue };
         let build = |left: &[f32], right: &[f32]| {
             LowRank::from_rows(left, right, out, inp, each.site.rank).while_doing(&each.site.name)

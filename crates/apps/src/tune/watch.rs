@@ -48,7 +48,10 @@ impl Observer for Watch<'_> {
             Event::Resumed(resumed) => {
                 for skipped in &resumed.skipped {
                     let path = skipped.path.display();
-                    self.progress.say(&format!("warning: {path} cannot be read ({}); going back further", skipped.reason));
+                    self.progress.say(&format!(
+                        "warning: {path} cannot be read ({}); going back further",
+                        skipped.reason
+                    ));
                 }
                 self.progress.say(&format!("going on from step {}", resumed.step));
             }

@@ -53,19 +53,19 @@ impl Decoder {
         let epsilon = self.config.norm_epsilon;
         let mut h = self.embed(tokens)?.inner();
         for (block, (keys, values)) in self.blocks.iter().zip(&mut cache.layers) {
-            let x = ops::rms_norm(h.clone(), block.input_norm.tensor().inner(), epsilon);
-            let q = ops::rotary(block.query.forward(x.clone()).inner(), &tables, &layout.positions);
-            let k = ops::rotary(block.key.forward(x.clone()).inner(), &tables, &layout.positions);
+            let x = ops::rms_norm(h.clone(), block.input_norm.beside(&h), epsilon);
+            let q = ops::rotary(block.query.forward(x.clone()), &tables, &layout.positions);
+            let k = ops::rotary(block.key.forward(x.clone()), &tables, &layout.positions);
             keys.extend(to_rows(k));
             values.extend(to_rows(block.value.forward(x)));
             let attended = ops::attend(q, keys, values, &layout.starts, self.heads());
-            h = h + block.output.forward(attended).inner();
-            let x = ops::rms_norm(h.clone(), block.mlp_norm.tensor().inner(), epsilon);
+            h = h + block.output.forward(attended);
+            let x = ops::rms_norm(h.clone(), block.mlp_norm.beside(&h), epsilon);
             let inner = ops::swiglu(block.gate.forward(x.clone()), block.up.forward(x));
-            h = h + block.down.forward(inner).inner();
+            h = h + block.down.forward(inner);
         }
         cache.seen += new;
-        Ok(self.last_norm(h).inner())
+        Ok(self.last_norm(h))
     }
 
     /// Logits of the token behind `tokens`, row of length `vocabulary`.

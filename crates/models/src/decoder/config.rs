@@ -90,7 +90,10 @@ impl Config {
     pub fn from_json(json: &Value) -> Result<Config, ModelError> {
         let model_type = text(json, "model_type")?;
         if !MODEL_TYPES.contains(&model_type) {
-            return Err(ModelError::Architecture { found: model_type.to_owned(), known: MODEL_TYPES.join(", ") });
+            return Err(ModelError::Architecture {
+                found: model_type.to_owned(),
+                known: MODEL_TYPES.join(", "),
+            });
         }
         let activation = json.get("hidden_act").and_then(Value::as_str).unwrap_or("silu");
         if activation != "silu" {
@@ -103,13 +106,18 @@ impl Config {
             None if hidden % heads == 0 => hidden / heads,
             None => return Err(bad("hidden_size", hidden, "it must be a multiple of num_attention_heads")),
         };
-        let flag = |key: &'static str, default: bool| json.get(key).and_then(Value::as_bool).unwrap_or(default);
+        let flag =
+            |key: &'static str, default: bool| json.get(key).and_then(Value::as_bool).unwrap_or(default);
         let qwen2 = model_type == "qwen2";
         let context = count(json, "max_position_embeddings")?;
         let (rope_theta, rope_scaling) = rope(json, context)?;
         let slides = if qwen2 { flag("use_sliding_window", false) } else { model_type == "mistral" };
         if qwen2 && slides {
-            return Err(bad("use_sliding_window", true, "Qwen2 with sliding layers is not supported; set it to false"));
+            return Err(bad(
+                "use_sliding_window",
+                true,
+                "Qwen2 with sliding layers is not supported; set it to false",
+            ));
         }
         let config = Config {
             model_type: model_type.to_owned(),
@@ -155,7 +163,8 @@ impl Config {
     pub fn parameters(&self) -> usize {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let attention = self.hidden * (2 * q + 2 * kv);
-        let biases = if self.qkv_bias { q + 2 * kv } else { 0 } + if self.output_bias { self.hidden } else { 0 };
+        let biases =
+            if self.qkv_bias { q + 2 * kv } else { 0 } + if self.output_bias { self.hidden } else { 0 };
         let mlp = 3 * self.hidden * self.intermediate;
         let mlp_bias = if self.mlp_bias { 2 * self.intermediate + self.hidden } else { 0 };
         let block = attention + biases + mlp + mlp_bias + 2 * self.hidden;
@@ -206,7 +215,9 @@ impl RopeScaling {
     fn to_json(self) -> Option<Value> {
         match self {
             RopeScaling::None => None,
-            RopeScaling::Linear { factor } => Some(serde_json::json!({"rope_type": "linear", "factor": factor})),
+            RopeScaling::Linear { factor } => {
+                Some(serde_json::json!({"rope_type": "linear", "factor": factor}))
+            }
             RopeScaling::Llama3 { factor, low, high, original } => Some(serde_json::json!({
                 "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
                 "original_max_position_embeddings": original as u64,
@@ -226,11 +237,14 @@ fn rope(json: &Value, context: usize) -> Result<(f64, RopeScaling), ModelError> 
     let parameters = json.get("rope_parameters").filter(|value| value.is_object());
     let theta = parameters.and_then(|p| number(p, "rope_theta")).or_else(|| number(json, "rope_theta"));
     let theta = theta.unwrap_or(10_000.0);
-    let Some(scaling) = parameters.or_else(|| json.get("rope_scaling").filter(|value| value.is_object())) else {
+    let Some(scaling) = parameters.or_else(|| json.get("rope_scaling").filter(|value| value.is_object()))
+    else {
         return Ok((theta, RopeScaling::None));
     };
-    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
-    let need = |key: &'static str| number(scaling, key).ok_or(ModelError::MissingKey { key, expected: "a number" });
+    let kind =
+        scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
+    let need =
+        |key: &'static str| number(scaling, key).ok_or(ModelError::MissingKey { key, expected: "a number" });
     let original = number(scaling, "original_max_position_embeddings");
     let scaling = match kind {
         "default" => RopeScaling::None,

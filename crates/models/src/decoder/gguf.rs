@@ -10,8 +10,8 @@ use std::sync::Arc;
 use lowrank_store::{GgufFile, TensorSource};
 use lowrank_tensor::{Device, Matrix};
 
-use super::config::{Config, RopeScaling};
 use super::Decoder;
+use super::config::{Config, RopeScaling};
 use super::load::{Weights, Widen, mapped, refuse_extra, stored_format};
 use crate::ModelError;
 
@@ -23,7 +23,10 @@ impl Config {
     pub fn from_gguf(file: &GgufFile) -> Result<Config, ModelError> {
         let architecture = file.str("general.architecture")?.to_owned();
         if !["llama", "qwen2"].contains(&architecture.as_str()) {
-            return Err(ModelError::Architecture { found: architecture, known: "llama, qwen2 (GGUF)".to_owned() });
+            return Err(ModelError::Architecture {
+                found: architecture,
+                known: "llama, qwen2 (GGUF)".to_owned(),
+            });
         }
         let key = |part: &str| format!("{architecture}.{part}");
         let count = |part: &str| file.u32(&key(part)).map(|value| value as usize);
@@ -33,9 +36,9 @@ impl Config {
         let context = count("context_length")?;
         let rope_scaling = match file.str(&key("rope.scaling.type")).unwrap_or("none") {
             "none" => RopeScaling::None,
-            "linear" => {
-                RopeScaling::Linear { factor: f64::from(file.f32(&key("rope.scaling.factor")).unwrap_or(1.0)) }
-            }
+            "linear" => RopeScaling::Linear {
+                factor: f64::from(file.f32(&key("rope.scaling.factor")).unwrap_or(1.0)),
+            },
             other => {
                 return Err(ModelError::BadKey {
                     key: "rope.scaling.type",

@@ -45,7 +45,8 @@ impl Config {
                 return Err(ModelError::BadKey {
                     key: "rope_scaling",
                     found: format!("{other:?}"),
-                    hint: "write a Hugging Face directory and let llama.cpp's own script convert it".to_owned(),
+                    hint: "write a Hugging Face directory and let llama.cpp's own script convert it"
+                        .to_owned(),
                 });
             }
         }
@@ -113,8 +114,8 @@ fn permuted(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use lowrank_store::GgufFile;
     use lowrank_record::Seed;
+    use lowrank_store::GgufFile;
     use lowrank_tensor::ops::Layout;
     use lowrank_tensor::{cpu, to_rows};
 

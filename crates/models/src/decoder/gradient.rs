@@ -46,7 +46,7 @@ impl Decoder {
     ) -> Result<Passed, ModelError> {
         let (layout, tables) = self.prepare(layout)?;
         let track = |h: Tensor<2>| h.autodiff().require_grad();
-        let embedded = self.embed(tokens)?;
+        let embedded = self.embed(tokens)?.autodiff();
         let loss_sum = match recompute {
             Recompute::Nothing => {
                 let mut h = if track_all { track(embedded) } else { embedded };

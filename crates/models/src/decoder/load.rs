@@ -139,11 +139,16 @@ pub(super) fn mapped(
 ) -> Result<Matrix, ModelError> {
     let format = stored_format(&**source, name, shape)?;
     let bytes = Arc::new(TensorBytes { source: Arc::clone(source), name: name.to_owned() });
-    Matrix::from_bytes(bytes, format, as_matrix).map_err(|source| ModelError::Matrix { name: name.to_owned(), source })
+    Matrix::from_bytes(bytes, format, as_matrix)
+        .map_err(|source| ModelError::Matrix { name: name.to_owned(), source })
 }
 
 /// The number format of a stored tensor, if it has the shape that the configuration says.
-pub(super) fn stored_format(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<Format, ModelError> {
+pub(super) fn stored_format(
+    source: &dyn TensorSource,
+    name: &str,
+    shape: &[usize],
+) -> Result<Format, ModelError> {
     if !source.contains(name) {
         return Err(ModelError::MissingTensor(name.to_owned()));
     }

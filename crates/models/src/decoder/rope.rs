@@ -25,7 +25,9 @@ pub fn frequencies(config: &Config) -> Vec<f64> {
             .collect(),
         RopeScaling::Yarn { factor, beta_fast, beta_slow, original, .. } => {
             // The pair that turns `rotations` times within the original context.
-            let pair = |rotations: f64| width * (original / (rotations * 2.0 * PI)).ln() / (2.0 * config.rope_theta.ln());
+            let pair = |rotations: f64| {
+                width * (original / (rotations * 2.0 * PI)).ln() / (2.0 * config.rope_theta.ln())
+            };
             let low = pair(beta_fast).floor().max(0.0);
             let high = pair(beta_slow).ceil().min(width - 1.0);
             let span = if high > low { high - low } else { 0.001 };

@@ -61,13 +61,24 @@ impl Shape {
     fn check(&self, q: usize, k: usize, v: usize, starts: usize) {
         let (rows, keys) = (self.batch * self.time, self.batch * self.keys());
         assert_eq!(self.heads % self.kv_heads, 0, "query heads are a multiple of key heads");
-        assert_eq!((q, k, v), (rows * self.width(), keys * self.kv_width(), keys * self.kv_width()), "sizes of q, k, v");
+        assert_eq!(
+            (q, k, v),
+            (rows * self.width(), keys * self.kv_width(), keys * self.kv_width()),
+            "sizes of q, k, v"
+        );
         assert_eq!(starts, rows, "one start for each query token");
     }
 }
 
 /// Copies the heads `first..first + heads` of rows of `width` into `[rows · heads, head_dim]`, times a factor.
-fn gather<T: Real>(from: &[T], width: usize, first: usize, heads: usize, head_dim: usize, factor: T) -> Vec<T> {
+fn gather<T: Real>(
+    from: &[T],
+    width: usize,
+    first: usize,
+    heads: usize,
+    head_dim: usize,
+    factor: T,
+) -> Vec<T> {
     let mut out = Vec::with_capacity(from.len() / width.max(1) * heads * head_dim);
     for row in from.chunks_exact(width) {
         out.extend(row[first * head_dim..(first + heads) * head_dim].iter().map(|&value| value * factor));
@@ -95,7 +106,8 @@ mod tests {
     fn case(batch: usize, time: usize, past: usize, kv_heads: usize, group: usize) -> Case {
         let shape = Shape { batch, time, past, heads: kv_heads * group, kv_heads, head_dim: 6 };
         let documents = |row: usize| if row % time > time / 3 { (past + time / 3) as u32 } else { 0 };
-        let starts = (0..batch * time).map(|row| if past > 0 { 1 } else { documents(row).min((row % time) as u32) });
+        let starts =
+            (0..batch * time).map(|row| if past > 0 { 1 } else { documents(row).min((row % time) as u32) });
         Case {
             shape,
             q: draws("q", batch * time * shape.width()),
@@ -113,7 +125,8 @@ mod tests {
         for row in 0..shape.batch * shape.time {
             let (batch, time) = (row / shape.time, row % shape.time);
             for head in 0..shape.heads {
-                let at = |key: usize| ((batch * shape.keys() + key) * shape.kv_heads + head / shape.group()) * d;
+                let at =
+                    |key: usize| ((batch * shape.keys() + key) * shape.kv_heads + head / shape.group()) * d;
                 let q = &q[(row * shape.heads + head) * d..][..d];
                 let visible = starts[row] as usize..shape.past + time + 1;
                 let dot = |key: usize| scale * q.iter().zip(&k[at(key)..]).map(|(q, k)| q * k).sum::<f64>();
@@ -152,7 +165,20 @@ mod tests {
                 let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; 300 * case.shape.heads]);
                 forward(&case.shape, 0.4, &q, &k, &v, &case.starts, &mut out, &mut lse);
                 let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-                backward(&case.shape, 0.4, &q, &k, &v, &case.starts, &out, &lse, &q, &mut dq, &mut dk, &mut dv);
+                backward(
+                    &case.shape,
+                    0.4,
+                    &q,
+                    &k,
+                    &v,
+                    &case.starts,
+                    &out,
+                    &lse,
+                    &q,
+                    &mut dq,
+                    &mut dk,
+                    &mut dv,
+                );
                 (out, dq, dk, dv)
             })
         };

@@ -54,7 +54,8 @@ pub struct Outcome<T> {
 /// # Errors
 /// [`TargetError`] for the first that does not.
 pub fn check(targets: &[i32], vocabulary: usize) -> Result<(), TargetError> {
-    let outside = targets.iter().position(|&target| usize::try_from(target).is_ok_and(|target| target >= vocabulary));
+    let outside =
+        targets.iter().position(|&target| usize::try_from(target).is_ok_and(|target| target >= vocabulary));
     match outside {
         Some(index) => Err(TargetError { index, target: targets[index], vocabulary }),
         None => Ok(()),
@@ -95,7 +96,8 @@ pub fn forward<T: Real>(
             let words = head.read(block * VOCABULARY..block * VOCABULARY + m, &mut scratch);
             product::nt(logits, &hidden, words, [n, d, m], false, T::ONE);
         }
-        let losses = softmax(&mut logits, n, v, |index| targets[rows[index]] as usize, |index| weight(rows[index]));
+        let losses =
+            softmax(&mut logits, n, v, |index| targets[rows[index]] as usize, |index| weight(rows[index]));
         for (&row, nll) in rows.iter().zip(losses) {
             outcome.nll[row] = nll as f32;
             outcome.loss += nll * weight(row).to_f64();
@@ -108,7 +110,14 @@ pub fn forward<T: Real>(
             let m = logits.len() / n;
             let range = block * VOCABULARY..block * VOCABULARY + m;
             if let Some(dw) = &mut outcome.dw {
-                product::tn(&mut dw[range.start * d..range.end * d], logits, &hidden, [n, m, d], true, T::ONE);
+                product::tn(
+                    &mut dw[range.start * d..range.end * d],
+                    logits,
+                    &hidden,
+                    [n, m, d],
+                    true,
+                    T::ONE,
+                );
             }
             product::nn(&mut dh, logits, head.read(range, &mut scratch), [n, m, d], true, T::ONE);
         }
@@ -175,7 +184,8 @@ mod tests {
         let (n, d, v) = (600, 3, 2 * VOCABULARY + 77);
         let draws = |name: &str, count: usize| Seed(7).at("loss", name).normal(count);
         let (h, words) = (draws("h", n * d), draws("w", v * d));
-        let targets: Vec<i32> = (0..n).map(|row| if row % 3 == 0 { -100 } else { (row * 31 % v) as i32 }).collect();
+        let targets: Vec<i32> =
+            (0..n).map(|row| if row % 3 == 0 { -100 } else { (row * 31 % v) as i32 }).collect();
         let head = SliceRows { values: &words, cols: d };
         let outcome = forward(&h, &head, &targets, None, Wanted { dh: true, dw: true }).unwrap();
         let dh = outcome.dh.unwrap();
@@ -185,7 +195,8 @@ mod tests {
                 continue;
             };
             let h = &h[row * d..(row + 1) * d];
-            let dot = |word: usize| (0..d).map(|i| f64::from(h[i]) * f64::from(words[word * d + i])).sum::<f64>();
+            let dot =
+                |word: usize| (0..d).map(|i| f64::from(h[i]) * f64::from(words[word * d + i])).sum::<f64>();
             let total: f64 = (0..v).map(|word| dot(word).exp()).sum();
             assert!((f64::from(outcome.nll[row]) - (total.ln() - dot(target))).abs() < 1e-5);
             let mean: f64 = (0..v).map(|word| dot(word).exp() / total * f64::from(words[word * d])).sum();

@@ -45,7 +45,14 @@ fn few<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool,
             let mut part = vec![T::ZERO; n * cols];
             let w = MatRef::from_row_major_slice(w, cols, k).transpose();
             let x = MatRef::from_row_major_slice(x, n, k);
-            matmul(MatMut::from_row_major_slice_mut(&mut part, n, cols), Accum::Replace, x, w, alpha, Par::Seq);
+            matmul(
+                MatMut::from_row_major_slice_mut(&mut part, n, cols),
+                Accum::Replace,
+                x,
+                w,
+                alpha,
+                Par::Seq,
+            );
             part
         })
         .collect();

@@ -35,7 +35,14 @@ pub fn forward<T: Real>(x: &[T], gain: &[T], epsilon: f64, y: &mut [T], inverse:
 ///
 /// # Shapes
 /// As in [`forward`]; `dx` and `dgain` are overwritten.
-pub fn backward<T: Real>(x: &[T], gain: &[T], inverse: &[T], dy: &[T], dx: &mut [T], dgain: Option<&mut [T]>) {
+pub fn backward<T: Real>(
+    x: &[T],
+    gain: &[T],
+    inverse: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    dgain: Option<&mut [T]>,
+) {
     let d = gain.len().max(1);
     let tasks = dx.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d)).zip(dy.par_chunks(ROWS * d));
     tasks.zip(inverse.par_chunks(ROWS)).for_each(|(((dx, x), dy), inverse)| {
@@ -44,7 +51,8 @@ pub fn backward<T: Real>(x: &[T], gain: &[T], inverse: &[T], dy: &[T], dx: &mut 
             || {
                 let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d)).zip(inverse);
                 for (((dx, x), dy), &c) in rows {
-                    let products = x.iter().zip(dy).zip(gain).map(|((&x, &dy), &g)| x.to_f64() * (dy * g).to_f64());
+                    let products =
+                        x.iter().zip(dy).zip(gain).map(|((&x, &dy), &g)| x.to_f64() * (dy * g).to_f64());
                     let mean = T::from_f64(sum(products) / d as f64);
                     let shrink = c * c * c * mean;
                     for (((dx, &x), &dy), &gain) in dx.iter_mut().zip(x).zip(dy).zip(gain) {

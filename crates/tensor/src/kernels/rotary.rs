@@ -35,22 +35,25 @@ pub fn apply<T: Real>(x: &[T], y: &mut [T], tables: &Tables<'_>, positions: &[u3
     let (d, half) = (tables.head_dim, tables.head_dim / 2);
     let width = x.len() / positions.len();
     let sign = if direction == Direction::Forward { T::ONE } else { -T::ONE };
-    y.par_chunks_mut(width).zip(x.par_chunks(width)).zip(positions).with_min_len(16).for_each(|((y, x), &position)| {
-        let at = position as usize * half..(position as usize + 1) * half;
-        let (cos, sin) = (&tables.cos[at.clone()], &tables.sin[at]);
-        T::vectorised(
-            #[inline(always)]
-            || {
-                for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                    let ((ya, yb), (xa, xb)) = (y.split_at_mut(half), x.split_at(half));
-                    let pairs = ya.iter_mut().zip(yb).zip(xa.iter().zip(xb));
-                    for (((ya, yb), (&a, &b)), (&cos, &sin)) in pairs.zip(cos.iter().zip(sin)) {
-                        let (cos, sin) = (T::from_f64(f64::from(cos)), T::from_f64(f64::from(sin)) * sign);
-                        *ya = a * cos - b * sin;
-                        *yb = b * cos + a * sin;
+    y.par_chunks_mut(width).zip(x.par_chunks(width)).zip(positions).with_min_len(16).for_each(
+        |((y, x), &position)| {
+            let at = position as usize * half..(position as usize + 1) * half;
+            let (cos, sin) = (&tables.cos[at.clone()], &tables.sin[at]);
+            T::vectorised(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                        let ((ya, yb), (xa, xb)) = (y.split_at_mut(half), x.split_at(half));
+                        let pairs = ya.iter_mut().zip(yb).zip(xa.iter().zip(xb));
+                        for (((ya, yb), (&a, &b)), (&cos, &sin)) in pairs.zip(cos.iter().zip(sin)) {
+                            let (cos, sin) =
+                                (T::from_f64(f64::from(cos)), T::from_f64(f64::from(sin)) * sign);
+                            *ya = a * cos - b * sin;
+                            *yb = b * cos + a * sin;
+                        }
                     }
-                }
-            },
-        );
-    });
+                },
+            );
+        },
+    );
 }

@@ -70,7 +70,8 @@ impl Layout {
     pub fn windowed(&self, window: usize) -> Layout {
         let time = self.time.max(1);
         let starts = self.starts.iter().enumerate();
-        let starts = starts.map(|(row, &start)| start.max(((row % time) as u32 + 1).saturating_sub(window as u32)));
+        let starts =
+            starts.map(|(row, &start)| start.max(((row % time) as u32 + 1).saturating_sub(window as u32)));
         Layout { starts: starts.collect(), ..self.clone() }
     }
 }
@@ -168,7 +169,12 @@ impl Fused for Attention {
         (out, saved)
     }
 
-    fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, _wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(
+        &self,
+        grad: FlexTensor,
+        saved: Vec<FlexTensor>,
+        _wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         with_float!(grad, T => self.differentiate::<T>(&grad, &saved))
     }
 }

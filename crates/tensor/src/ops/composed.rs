@@ -54,8 +54,10 @@ pub fn rotary(x: Tensor<2>, tables: &Arc<Rotary>, positions: &Arc<[u32]>) -> Ten
     let (head_dim, half) = (tables.head_dim, tables.head_dim / 2);
     let (device, dtype) = (x.device().without_autodiff(), x.dtype());
     let gather = |table: &[f32]| -> Tensor<3> {
-        let rows: Vec<f32> =
-            positions.iter().flat_map(|&p| table[p as usize * half..(p as usize + 1) * half].to_vec()).collect();
+        let rows: Vec<f32> = positions
+            .iter()
+            .flat_map(|&p| table[p as usize * half..(p as usize + 1) * half].to_vec())
+            .collect();
         Tensor::from_data(TensorData::new(rows, [n, 1, half]).convert_dtype(dtype), (&device, dtype))
     };
     let (cos, sin) = (gather(&tables.cos), gather(&tables.sin));
@@ -74,9 +76,8 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, layout:
     let (b, t, group) = (layout.batch, layout.time, h / kv_heads);
     let device = q.device().without_autodiff();
     // Heads of one group share keys and values: [b, kv, group, t, d] against [b, kv, 1, t, d].
-    let split = |x: Tensor<2>, heads: usize| -> Tensor<4> {
-        x.reshape([b, t, heads, head_dim]).swap_dims(1, 2)
-    };
+    let split =
+        |x: Tensor<2>, heads: usize| -> Tensor<4> { x.reshape([b, t, heads, head_dim]).swap_dims(1, 2) };
     let repeat = |x: Tensor<4>| -> Tensor<4> {
         x.reshape([b, kv_heads, 1, t, head_dim]).repeat_dim(2, group).reshape([b, h, t, head_dim])
     };

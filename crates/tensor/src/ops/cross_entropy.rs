@@ -45,7 +45,11 @@ pub fn cross_entropy(h: Tensor<2>, head: &Matrix, targets: &Targets) -> Result<T
 ///
 /// # Errors
 /// [`TargetError`] when a target lies outside the vocabulary.
-pub fn cross_entropy_dense(h: Tensor<2>, head: Tensor<2>, targets: &Targets) -> Result<Tensor<1>, TargetError> {
+pub fn cross_entropy_dense(
+    h: Tensor<2>,
+    head: Tensor<2>,
+    targets: &Targets,
+) -> Result<Tensor<1>, TargetError> {
     kernel::check(&targets.ids, head.dims()[0])?;
     if !is_cpu(&h.device()) {
         return Ok(composed::cross_entropy(h, head, targets));
@@ -68,7 +72,11 @@ pub fn log_likelihoods(h: Tensor<2>, head: &Matrix, targets: &[i32]) -> Result<V
 ///
 /// # Errors
 /// [`TargetError`] when a target lies outside the vocabulary.
-pub fn log_likelihoods_dense(h: Tensor<2>, head: Tensor<2>, targets: &[i32]) -> Result<Vec<f32>, TargetError> {
+pub fn log_likelihoods_dense(
+    h: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[i32],
+) -> Result<Vec<f32>, TargetError> {
     let cols = head.dims()[1];
     let (h, head) = (crate::to_rows(h), crate::to_rows(head));
     let head = SliceRows { values: &head, cols };

@@ -67,7 +67,12 @@ impl Fused for Embedding {
         (output, if keep { vec![inputs[0].clone()] } else { Vec::new() })
     }
 
-    fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, _wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(
+        &self,
+        grad: FlexTensor,
+        saved: Vec<FlexTensor>,
+        _wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let v = saved[0].layout().shape()[0];
         vec![Some(with_float!(grad, T => self.scatter::<T>(&grad, v)))]
     }

@@ -36,7 +36,11 @@ impl RmsNorm {
     }
 }
 
-fn differentiate<T: Real>(grad: &FlexTensor, saved: &[FlexTensor], wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+fn differentiate<T: Real>(
+    grad: &FlexTensor,
+    saved: &[FlexTensor],
+    wanted: &[bool],
+) -> Vec<Option<FlexTensor>> {
     let (n, d) = (grad.layout().shape()[0], grad.layout().shape()[1]);
     let mut dx = vec![T::ZERO; n * d];
     let mut dgain = wanted[1].then(|| vec![T::ZERO; d]);

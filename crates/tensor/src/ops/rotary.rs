@@ -50,7 +50,8 @@ impl Turn {
     fn run<T: Real>(&self, x: &FlexTensor, direction: kernel::Direction) -> FlexTensor {
         let (n, width) = (x.layout().shape()[0], x.layout().shape()[1]);
         let mut y = vec![T::ZERO; n * width];
-        let tables = kernel::Tables { cos: &self.tables.cos, sin: &self.tables.sin, head_dim: self.tables.head_dim };
+        let tables =
+            kernel::Tables { cos: &self.tables.cos, sin: &self.tables.sin, head_dim: self.tables.head_dim };
         kernel::apply(values::<T>(x), &mut y, &tables, &self.positions, direction);
         tensor(y, &[n, width])
     }
@@ -61,7 +62,12 @@ impl Fused for Turn {
         (with_float!(inputs[0], T => self.run::<T>(&inputs[0], kernel::Direction::Forward)), Vec::new())
     }
 
-    fn backward(&self, grad: FlexTensor, _saved: Vec<FlexTensor>, _wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(
+        &self,
+        grad: FlexTensor,
+        _saved: Vec<FlexTensor>,
+        _wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         vec![Some(with_float!(grad, T => self.run::<T>(&grad, kernel::Direction::Backward)))]
     }
 }

@@ -45,7 +45,12 @@ impl Fused for SwiGlu {
         (output, if keep { inputs.to_vec() } else { Vec::new() })
     }
 
-    fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, _wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(
+        &self,
+        grad: FlexTensor,
+        saved: Vec<FlexTensor>,
+        _wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         with_float!(grad, T => differentiate::<T>(&grad, &saved))
     }
 }

@@ -45,7 +45,12 @@ impl Fused for Tap {
         (inputs[0].clone(), Vec::new())
     }
 
-    fn backward(&self, grad: FlexTensor, _saved: Vec<FlexTensor>, _wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(
+        &self,
+        grad: FlexTensor,
+        _saved: Vec<FlexTensor>,
+        _wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
         let inputs = crate::to_rows(self.x.clone());
         self.observer.observe(&inputs, values::<f32>(&grad), grad.layout().shape()[0]);
         vec![Some(grad)]

@@ -41,12 +41,16 @@ pub fn backward<T: Real>(
             let of_q = |of: &[T], by: T| {
                 gather(&of[rows.start * width..rows.end * width], width, kv_head * group, group, d, by)
             };
-            let of_k = |of: &[T]| gather(&of[rows.start * kv_width..rows.end * kv_width], kv_width, kv_head, 1, d, T::ONE);
+            let of_k = |of: &[T]| {
+                gather(&of[rows.start * kv_width..rows.end * kv_width], kv_width, kv_head, 1, d, T::ONE)
+            };
             let (out, dout) = (of_q(out, T::ONE), of_q(dout, T::ONE));
             let d_rows = out.chunks_exact(d).zip(dout.chunks_exact(d));
-            let d_rows = d_rows.map(|(out, dout)| T::from_f64(out.iter().zip(dout).map(|(&o, &g)| (o * g).to_f64()).sum()));
+            let d_rows = d_rows
+                .map(|(out, dout)| T::from_f64(out.iter().zip(dout).map(|(&o, &g)| (o * g).to_f64()).sum()));
             let lse = &lse[rows.start * heads..rows.end * heads];
-            let lse = lse.chunks_exact(heads).flat_map(|row| row[kv_head * group..(kv_head + 1) * group].to_vec());
+            let lse =
+                lse.chunks_exact(heads).flat_map(|row| row[kv_head * group..(kv_head + 1) * group].to_vec());
             Head {
                 group,
                 d,
@@ -62,18 +66,21 @@ pub fn backward<T: Real>(
         })
         .collect();
     let head_of = |task: usize| (task / kv_heads, task % kv_heads);
-    dq.par_chunks_mut(width).zip(dk.par_chunks_mut(kv_width)).zip(dv.par_chunks_mut(kv_width)).enumerate().for_each(
-        |(row, ((dq, dk), dv))| {
+    dq.par_chunks_mut(width)
+        .zip(dk.par_chunks_mut(kv_width))
+        .zip(dv.par_chunks_mut(kv_width))
+        .enumerate()
+        .for_each(|(row, ((dq, dk), dv))| {
             let (batch, token) = (row / time, row % time);
             for (task, gradients) in tasks.iter().enumerate().skip(batch * kv_heads).take(kv_heads) {
                 let (_, kv_head) = head_of(task);
                 let (span, kv_span) = (group * d, kv_head * d..(kv_head + 1) * d);
-                dq[kv_head * span..(kv_head + 1) * span].copy_from_slice(&gradients.dq[token * span..][..span]);
+                dq[kv_head * span..(kv_head + 1) * span]
+                    .copy_from_slice(&gradients.dq[token * span..][..span]);
                 dk[kv_span.clone()].copy_from_slice(&gradients.dk[token * d..][..d]);
                 dv[kv_span].copy_from_slice(&gradients.dv[token * d..][..d]);
             }
-        },
-    );
+        });
 }
 
 /// Gradients of one key head, contiguous.
@@ -104,8 +111,11 @@ struct Head<'a, T> {
 impl<T: Real> Head<'_, T> {
     fn run(&self, scale: T) -> Gradients<T> {
         let (group, d, time) = (self.group, self.d, self.starts.len());
-        let mut gradients =
-            Gradients { dq: vec![T::ZERO; time * group * d], dk: vec![T::ZERO; time * d], dv: vec![T::ZERO; time * d] };
+        let mut gradients = Gradients {
+            dq: vec![T::ZERO; time * group * d],
+            dk: vec![T::ZERO; time * d],
+            dv: vec![T::ZERO; time * d],
+        };
         let (mut p, mut dp) = (vec![T::ZERO; QUERIES * group * KEYS], vec![T::ZERO; QUERIES * group * KEYS]);
         for first in (0..time).step_by(QUERIES) {
             let tokens = QUERIES.min(time - first);
@@ -113,7 +123,8 @@ impl<T: Real> Head<'_, T> {
             let at = first * group * d..(first + tokens) * group * d;
             let q = MatRef::from_row_major_slice(&self.q[at.clone()], rows, d);
             let dout = MatRef::from_row_major_slice(&self.dout[at.clone()], rows, d);
-            let from = self.starts[first..first + tokens].iter().min().map_or(0, |&s| s as usize) / KEYS * KEYS;
+            let from =
+                self.starts[first..first + tokens].iter().min().map_or(0, |&s| s as usize) / KEYS * KEYS;
             for key in (from..first + tokens).step_by(KEYS) {
                 let count = KEYS.min(first + tokens - key);
                 let keys = key * d..(key + count) * d;
@@ -125,7 +136,14 @@ impl<T: Real> Head<'_, T> {
                 self.probabilities(p, dp, first, key, count);
                 let scores = MatRef::from_row_major_slice(p, rows, count);
                 let dscores = MatRef::from_row_major_slice(dp, rows, count);
-                product(&mut gradients.dv[keys.clone()], [count, d], Accum::Add, scores.transpose(), dout, T::ONE);
+                product(
+                    &mut gradients.dv[keys.clone()],
+                    [count, d],
+                    Accum::Add,
+                    scores.transpose(),
+                    dout,
+                    T::ONE,
+                );
                 // q holds the scale already, so dk needs no factor.
                 product(&mut gradients.dk[keys], [count, d], Accum::Add, dscores.transpose(), q, T::ONE);
                 product(&mut gradients.dq[at.clone()], [rows, d], Accum::Add, dscores, k, scale);
@@ -143,7 +161,8 @@ impl<T: Real> Head<'_, T> {
                     let token = first + row / self.group;
                     let start = (self.starts[token] as usize).clamp(key, key + count) - key;
                     let end = ((token + 1).clamp(key, key + count) - key).max(start);
-                    let (lse, weighted) = (self.lse[first * self.group + row], self.weighted[first * self.group + row]);
+                    let (lse, weighted) =
+                        (self.lse[first * self.group + row], self.weighted[first * self.group + row]);
                     for (p, dp) in p[start..end].iter_mut().zip(&mut dp[start..end]) {
                         *p = Real::exp(*p - lse);
                         *dp = *p * (*dp - weighted);
@@ -158,6 +177,13 @@ impl<T: Real> Head<'_, T> {
     }
 }
 
-fn product<T: Real>(to: &mut [T], [m, n]: [usize; 2], accum: Accum, a: MatRef<'_, T>, b: MatRef<'_, T>, alpha: T) {
+fn product<T: Real>(
+    to: &mut [T],
+    [m, n]: [usize; 2],
+    accum: Accum,
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    alpha: T,
+) {
     matmul(MatMut::from_row_major_slice_mut(to, m, n), accum, a, b, alpha, Par::Seq);
 }

@@ -137,5 +137,6 @@ pub(super) fn strided<T: Real>(
     column: usize,
     d: usize,
 ) -> MatRef<'_, T> {
-    MatRef::from_row_major_slice(&values[first * width..(first + count) * width], count, width).subcols(column, d)
+    MatRef::from_row_major_slice(&values[first * width..(first + count) * width], count, width)
+        .subcols(column, d)
 }
