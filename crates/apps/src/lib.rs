@@ -4,16 +4,25 @@
 //! [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`] and
 //! [`reference`] print the cards.
 
+pub mod catalogue;
 pub mod data;
 pub mod embedded;
 mod error;
+pub mod evaluate;
+pub mod export;
+pub mod generate;
+pub mod inspect;
+pub mod merge;
 mod model;
 pub mod objective;
 pub mod options;
 pub mod page;
 pub mod pretrain;
 mod progress;
+mod recompress;
+pub mod reference;
 pub mod tune;
+mod verify;
 
 pub use error::AppError;
 pub use model::Model;

@@ -17,6 +17,8 @@ use crate::{AppError, embedded};
 
 /// The name under which adapters are mounted.
 pub(crate) const ADAPTER: &str = "default";
+/// Marks factors that belong on a changed base, in an adapter's provenance.
+pub(crate) const OFFSET: &str = "lowrank.offset";
 
 /// A model with what is needed to feed it.
 pub struct Model {
@@ -122,12 +124,40 @@ impl Model {
         })
     }
 
+    /// The longest sequence to use: as asked, or the context, at most 1024 tokens, when 0 is asked.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when the context is shorter.
+    pub fn length(&self, asked: usize) -> Result<usize, AppError> {
+        /// Longer rows cost memory that a user should ask for.
+        const LENGTH: usize = 1024;
+        match (asked, self.decoder.config.context) {
+            (0, context) => Ok(context.min(LENGTH)),
+            (length, context) if length > context => Err(AppError::usage(format!(
+                "--max-length {length}: the model's context is {context} tokens"
+            ))),
+            (length, _) => Ok(length),
+        }
+    }
+
     /// Mounts an adapter folder.
     ///
     /// # Errors
     /// [`AppError::Usage`] when the folder is damaged, or was made for another model.
     pub fn mount(&mut self, folder: &Path) -> Result<AdapterFolder, AppError> {
         let adapter = AdapterFolder::read(folder).input("reading the adapter")?;
+        self.check(&adapter, folder)?;
+        let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
+        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
+            .input(format!("the adapter {}", folder.display()))?;
+        Ok(adapter)
+    }
+
+    /// Whether an adapter belongs on this model, and is one that we apply.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] with what does not fit.
+    pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
         if let Some(base) = adapter.provenance.get("lowrank.base_hash")
             && *base != self.hash
         {
@@ -138,16 +168,20 @@ impl Model {
                 self.hash
             )));
         }
+        if adapter.provenance.contains_key(OFFSET) {
+            return Err(AppError::usage(format!(
+                "{} holds the factors that a training began with, which belong on a changed base; give the adapter folder \
+                 around it",
+                folder.display()
+            )));
+        }
         if let Some(key) = adapter.config.unsupported() {
             return Err(AppError::usage(format!(
                 "the adapter {} uses {key}, which lowrank does not apply",
                 folder.display()
             )));
         }
-        let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
-        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
-            .input(format!("the adapter {}", folder.display()))?;
-        Ok(adapter)
+        Ok(())
     }
 }
 

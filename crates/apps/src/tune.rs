@@ -19,6 +19,7 @@ pub use outcome::{DryRun, Initialised, RunSummary, Tuned};
 pub use watch::{Watch, Watched};
 
 use crate::error::Because;
+use crate::model::write_directory;
 use crate::{AppError, Progress};
 use prepare::Prepared;
 
@@ -31,6 +32,11 @@ const DEMONSTRATION_STEPS: u64 = 100;
 /// [`AppError::Usage`] before anything was started, [`AppError::Failed`] afterwards; checkpoints are kept.
 pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
     let options = demonstration(options);
+    if options.base_out.is_some() {
+        return Err(AppError::usage(
+            "--base-out belongs to `lowrank init`: what `tune` writes needs no changed base",
+        ));
+    }
     let run = run_folder(&options)?;
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
     refuse_existing(&options, &out)?;
@@ -52,7 +58,15 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
             return Err(AppError::failed(format!("stopped at step {}; {again}", summary.steps)));
         }
         if index == 0 {
-            let written = handover::write(&mut prepared, &options, &summary, &out, progress)?;
+            let written = handover::write(
+                &mut prepared,
+                &options,
+                name,
+                &summary.started,
+                Some(summary.steps),
+                &out,
+                progress,
+            )?;
             summaries.push(RunSummary { verified: Some(written), ..summary });
         } else {
             summaries.push(summary);
@@ -72,11 +86,21 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     refuse_existing(options, &out)?;
+    if let Some(base) = &options.base_out {
+        refuse_existing(options, base)?;
+    }
     let begun = progress.now();
     let mut prepared = Prepared::open(options, progress)?;
     prepared.describe(options, progress);
     let started = prepared.start(options, &options.init, &options.init_options(), None, progress)?;
-    let verified = handover::write_start(&mut prepared, options, &started, &out, progress)?;
+    let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
+    if let Some(base) = &options.base_out {
+        write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(options))?;
+    }
+    let verified = handover::write(&mut prepared, options, &options.init, &started, None, &out, progress)?;
+    if offset {
+        progress.say(&on_changed_base(options, &out));
+    }
     Ok(Initialised {
         adapter: out,
         init: options.init.clone(),
@@ -86,6 +110,22 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         verified,
         seconds: progress.now() - begun,
     })
+}
+
+/// How people go on in Python from a start that is not zero.
+fn on_changed_base(options: &Tune, out: &Path) -> String {
+    let initial = out.join(lowrank_store::peft::INITIAL_NAME);
+    let base = match &options.base_out {
+        Some(base) => format!("on the base {}", base.display()),
+        None => {
+            "after subtracting scale·B·A of it from the base (--base-out DIR writes that base)".to_owned()
+        }
+    };
+    format!(
+        "note: this start is not zero. To train it in Python as published, load {} {base}; `lowrank export --initial` \
+         then converts the result for the unmodified base",
+        initial.display()
+    )
 }
 
 /// What a run would adapt, with its predicted memory and time; nothing is computed but a few steps' worth of timing.

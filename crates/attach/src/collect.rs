@@ -64,9 +64,17 @@ impl Observer for SiteTap {
         let outcome = match &mut *progress {
             Progress::Once { rank, sketch, seed } => {
                 let mut gradient = OuterProducts::new(out, inp);
+                let (products, width) = (2 * sketch.power + 2, *rank + sketch.oversampling);
                 gradient
                     .push(delta, x)
-                    .and_then(|()| randomised_svd(&gradient, *rank, *sketch, *seed))
+                    .and_then(|()| {
+                        if gradient.is_cheaper_formed(products, width.min(out.min(inp))) {
+                            // This one layer's gradient, dropped right here.
+                            randomised_svd(&gradient.form(), *rank, *sketch, *seed)
+                        } else {
+                            randomised_svd(&gradient, *rank, *sketch, *seed)
+                        }
+                    })
                     .map(|sketched| Some(Progress::Done(Box::new(sketched))))
             }
             Progress::Pass(iteration) => iteration.absorb_outer(delta, x).map(|()| None),

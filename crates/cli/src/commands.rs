@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
-use lowrank_apps::{AppError, options, pretrain, tune};
+use lowrank_apps::{
+    AppError, Progress as _, catalogue, evaluate, export, generate, inspect, merge, options, pretrain,
+    reference, tune,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -39,6 +42,17 @@ pub fn command() -> Command {
             "init",
             "Start an adapter without training it, for people who go on in Python",
         ))
+        .subcommand(plain::<merge::Merge>("merge", "Write the model with an adapter merged into its weights"))
+        .subcommand(plain::<export::Export>(
+            "export",
+            "Rewrite an adapter for one reader: PEFT, vLLM, llama.cpp, mistral.rs, MLX",
+        ))
+        .subcommand(plain::<inspect::Inspect>("inspect", "Show what an adapter, model or checkpoint holds"))
+        .subcommand(plain::<evaluate::Evaluate>(
+            "eval",
+            "Perplexity and multiple choice, or logits, of a model with or without an adapter",
+        ))
+        .subcommand(plain::<generate::Generate>("generate", "Continue a prompt"))
         .subcommand(Command::new("list").about("List every start and form"))
         .subcommand(
             Command::new("explain")
@@ -49,6 +63,10 @@ pub fn command() -> Command {
             "pretrain",
             "Train a small decoder from scratch; made the one inside this binary",
         ))
+        .subcommand(
+            plain::<reference::Reference>("reference", "Write the reference pages from the catalogue")
+                .hide(true),
+        )
 }
 
 fn global(name: &'static str, help: &'static str) -> Arg {
@@ -115,6 +133,34 @@ pub fn run(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError> 
             }
             show_result(&pretrain::pretrain(&options, &mut terminal)?, json)
         }
+        "merge" => show_result(&merge::merge(&typed(matches)?, &mut terminal)?, json),
+        "export" => show_result(&export::export(&typed(matches)?, &mut terminal)?, json),
+        "inspect" => show_result(&inspect::inspect(&typed(matches)?)?, json),
+        "eval" => show_result(&evaluate::evaluate(&typed(matches)?, &mut terminal)?, json),
+        "generate" => {
+            let mut out = std::io::stdout();
+            let outcome = generate::generate(&typed(matches)?, &mut terminal, &mut |text| {
+                use std::io::Write as _;
+                if json {
+                    return;
+                }
+                let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            })?;
+            if json {
+                return show_result(&outcome, true);
+            }
+            println!();
+            let speed =
+                outcome.tokens_per_second.map_or_else(String::new, |speed| format!(", {speed:.1} tokens/s"));
+            terminal.say(&format!("{} tokens behind {}{speed}", outcome.tokens, outcome.prompt_tokens));
+            Ok(())
+        }
+        "list" => show_result(&catalogue::list(), json),
+        "explain" => {
+            let name = matches.get_one::<String>("name").map_or("", String::as_str);
+            show_result(&catalogue::explain(name)?, json)
+        }
+        "reference" => show_result(&reference::reference(&typed(matches)?)?, json),
         other => Err(AppError::usage(format!("unknown command {other}"))),
     }
 }

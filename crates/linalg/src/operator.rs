@@ -66,6 +66,21 @@ impl<'a> OuterProducts<'a> {
         Ok(())
     }
 
+    /// The sum itself, `[out, in]`.
+    #[must_use]
+    pub fn form(&self) -> Mat<f32> {
+        self.sum(self.out, self.inp, |(delta, inputs)| multiply(delta.transpose(), *inputs))
+    }
+
+    /// Whether forming the sum and multiplying that with `k` columns `products` times costs fewer operations than that
+    /// many products without forming it: so for small layers and many tokens.
+    #[must_use]
+    pub fn is_cheaper_formed(&self, products: usize, k: usize) -> bool {
+        let tokens: usize = self.batches.iter().map(|(_, inputs)| inputs.nrows()).sum();
+        let (sides, whole) = (self.out + self.inp, self.out * self.inp);
+        (tokens + products * k) * whole < products * k * tokens * sides
+    }
+
     /// The sum of one small product per batch, added in f64 in the order of the batches.
     fn sum(
         &self,
@@ -139,3 +154,31 @@ impl Operator for Mat<f32> {
 
 // The trait is used as `&dyn Operator`.
 const _: fn(&LowRank) -> &dyn Operator = |factors| factors;
+
+#[cfg(test)]
+mod tests {
+    use lowrank_record::Seed;
+
+    use super::*;
+    use crate::from_rows;
+
+    #[test]
+    fn the_formed_sum_has_the_same_products() {
+        let random = |name: &str, rows: usize, cols: usize| {
+            from_rows(&Seed(1).at("outer", name).normal(rows * cols), rows, cols).unwrap()
+        };
+        let (delta, x) =
+            ([random("d0", 11, 5), random("d1", 4, 5)], [random("x0", 11, 7), random("x1", 4, 7)]);
+        let mut gradient = OuterProducts::new(5, 7);
+        for (delta, x) in delta.iter().zip(&x) {
+            gradient.push(delta.as_ref(), x.as_ref()).unwrap();
+        }
+        let (formed, right, left) = (gradient.form(), random("r", 7, 3), random("l", 5, 3));
+        let close =
+            |a: Mat<f32>, b: Mat<f32>| assert!(energy((a - &b).as_ref()) < 1e-10 * energy(b.as_ref()));
+        close(gradient.apply(right.as_ref()), formed.apply(right.as_ref()));
+        close(gradient.apply_transpose(left.as_ref()), formed.apply_transpose(left.as_ref()));
+        // 15 tokens: 6·3·15·12 operations unformed, (15 + 18)·35 formed.
+        assert!(gradient.is_cheaper_formed(6, 3) && !gradient.is_cheaper_formed(1, 1));
+    }
+}

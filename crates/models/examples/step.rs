@@ -63,7 +63,7 @@ fn main() {
             .unwrap();
         for ((var, gradient), [m, v]) in variables.iter().zip(gradients).zip(&mut moments) {
             let mut values = var.values();
-            let gradient = gradient.expect("every variable is reached");
+            let gradient = gradient.unwrap();
             for (((w, g), m), v) in values.iter_mut().zip(gradient).zip(m).zip(v) {
                 let g = g / passed.weight as f32;
                 *m = 0.9 * *m + 0.1 * g;

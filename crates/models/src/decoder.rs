@@ -64,7 +64,7 @@ pub struct Block {
 
 /// A norm's gain `[1, d]`, frozen or trained.
 enum Gain {
-    Frozen(Tensor<2>),
+    Frozen(Box<Tensor<2>>),
     Trained(Var),
 }
 
@@ -72,7 +72,7 @@ impl Gain {
     /// The gain for a hidden state: recorded only where the state is, see [`Linear::forward`].
     fn beside(&self, h: &Tensor<2>) -> Tensor<2> {
         match self {
-            Gain::Frozen(tensor) => tensor.clone(),
+            Gain::Frozen(tensor) => Tensor::clone(tensor),
             Gain::Trained(var) if h.is_autodiff() => var.tensor(),
             Gain::Trained(var) => var.tensor().inner(),
         }
@@ -216,7 +216,14 @@ impl Decoder {
         targets: &[i32],
         layout: &Layout,
     ) -> Result<Vec<f32>, ModelError> {
-        let h = self.hidden(tokens, layout)?;
+        self.score(self.hidden(tokens, layout)?, targets)
+    }
+
+    /// `−log p` of each row's target, from final hidden states `[n, hidden]`; 0 where a row carries no loss.
+    ///
+    /// # Errors
+    /// [`ModelError::Target`].
+    pub fn score(&self, h: Tensor<2>, targets: &[i32]) -> Result<Vec<f32>, ModelError> {
         if let Some(head) = self.frozen_head() {
             return Ok(ops::log_likelihoods(h, head, targets)?);
         }
@@ -330,7 +337,7 @@ impl Decoder {
                 Gain::Trained(var) => var.clone(),
                 Gain::Frozen(tensor) => {
                     let width = tensor.dims()[1];
-                    Var::new(lowrank_tensor::to_rows(tensor.clone()), [1, width], &device)
+                    Var::new(lowrank_tensor::to_rows(Tensor::clone(tensor)), [1, width], &device)
                 }
             };
             *gain = Gain::Trained(var.clone());

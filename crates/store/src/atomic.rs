@@ -168,6 +168,23 @@ impl Folder<'_> {
         }
         fill(self.disk, &self.path.join(name), write)
     }
+
+    /// Writes a folder inside the folder.
+    ///
+    /// # Errors
+    /// What `write` says; [`StoreError::BadName`] when `name` is not a single name.
+    pub fn folder(
+        &self,
+        name: &str,
+        write: impl FnOnce(&Folder<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(StoreError::BadName { path: name.into() });
+        }
+        let path = self.path.join(name);
+        fs::create_dir(&path).map_err(StoreError::io(&path, "create"))?;
+        write(&Folder { disk: self.disk, path })
+    }
 }
 
 /// Writes a folder of files: all of them, or none.
@@ -215,6 +232,23 @@ pub fn write_folder_on(
     sync_parent(path)
 }
 
+/// Gives a finished file or folder, written as a sibling, its name, replacing what has that name: a file by renaming
+/// over it, a folder provided that the new one has every entry of the old.
+///
+/// # Errors
+/// [`StoreError::WouldLose`], [`StoreError::NotAFolder`], [`StoreError::Io`].
+pub fn put_in_place(new: &Path, path: &Path) -> Result<(), StoreError> {
+    if new.is_dir() && fs::symlink_metadata(path).is_ok() {
+        if !path.is_dir() {
+            return Err(StoreError::NotAFolder { path: path.to_owned() });
+        }
+        replace(path, new)?;
+    } else {
+        fs::rename(new, path).map_err(StoreError::io(path, "put in place"))?;
+    }
+    sync_parent(path)
+}
+
 /// Swaps the new folder in; a folder with contents cannot be renamed over, so the old one steps aside first.
 fn replace(path: &Path, new: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(path).map_err(StoreError::io(path, "list"))? {
@@ -239,7 +273,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{Disk, Existing, write_file, write_file_on, write_folder, write_folder_on};
+    use super::{Disk, Existing, put_in_place, write_file, write_file_on, write_folder, write_folder_on};
     use crate::StoreError;
 
     fn entries(folder: &Path) -> Vec<String> {
@@ -273,7 +307,7 @@ mod tests {
         let write = |disk: &Disk, existing| {
             write_folder_on(disk, &path, existing, |out| {
                 out.file("a", |sink| sink.write_all(b"12345"))?;
-                out.file("b", |sink| sink.write_all(b"67"))
+                out.folder("inside", |inside| inside.file("b", |sink| sink.write_all(b"67")))
             })
         };
         write(&Disk::with_room(6), Existing::Refuse).unwrap_err();
@@ -308,12 +342,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_in_place_replaces_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, path) = (folder.path().join("new"), folder.path().join("path"));
+        for content in ["1", "2"] {
+            fs::write(&new, content).unwrap();
+            put_in_place(&new, &path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        fs::create_dir(&new).unwrap();
+        assert!(matches!(put_in_place(&new, &path), Err(StoreError::NotAFolder { .. })));
+        fs::remove_file(&path).unwrap();
+        put_in_place(&new, &path).unwrap();
+        fs::write(path.join("thesis.txt"), "years of work").unwrap();
+        fs::create_dir(&new).unwrap();
+        assert!(matches!(put_in_place(&new, &path), Err(StoreError::WouldLose { .. })));
+        assert_eq!(entries(folder.path()), ["new", "path"]);
+    }
+
+    #[test]
     fn names_stay_inside() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         for name in ["../a", "b/c", "..", "", "/d"] {
             let done =
                 write_folder(&path, Existing::Refuse, |out| out.file(name, |sink| sink.write_all(b"1")));
+            assert!(matches!(done, Err(StoreError::BadName { .. })), "{name}");
+            let done = write_folder(&path, Existing::Refuse, |out| out.folder(name, |_| Ok(())));
             assert!(matches!(done, Err(StoreError::BadName { .. })), "{name}");
         }
         assert!(matches!(write_file(Path::new("/"), |_| Ok(())), Err(StoreError::BadName { .. })));

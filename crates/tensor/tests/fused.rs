@@ -1,5 +1,6 @@
 //! Laws of every fused operation, a row a member: it equals the plain composition in f64, its gradients match central
 //! finite differences in f64 and the composition's own gradients, and they reach the trained inputs and nothing else.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A failure here is a failure of the test.
 
 use std::sync::Arc;
 
@@ -7,12 +8,14 @@ use lowrank_record::Seed;
 use lowrank_tensor::ops::{self, Heads, Layout, Rotary, Targets, composed};
 use lowrank_tensor::{DType, Matrix, Tensor, TensorData, cpu};
 
+type Operation = Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>;
+
 /// An operation under test: its trained inputs by shape, and its fused and composed forms.
 struct Row {
     name: &'static str,
     inputs: Vec<[usize; 2]>,
-    fused: Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>,
-    composed: Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>,
+    fused: Operation,
+    composed: Operation,
 }
 
 fn draws(name: &str, count: usize) -> Vec<f64> {
@@ -32,7 +35,7 @@ fn tracked(values: &[f64], shape: [usize; 2]) -> Tensor<2> {
 }
 
 fn values(tensor: Tensor<2>) -> Vec<f64> {
-    tensor.inner().into_data().into_vec::<f64>().unwrap()
+    tensor.inner().into_data().try_into_vec::<f64>().unwrap()
 }
 
 fn one_by_one(loss: Tensor<1>) -> Tensor<2> {
@@ -56,10 +59,7 @@ fn rows() -> Vec<Row> {
     let (weight, bias) = (matrix("weight", [7, 5]), matrix("bias", [1, 7]));
     let heads = Heads { heads: 6, kv_heads: 2, head_dim: 6 };
     let targets = Targets {
-        ids: (0..22)
-            .map(|row| if row % 5 == 0 { -100 } else { (row * 7 % 13) as i32 })
-            .collect::<Vec<_>>()
-            .into(),
+        ids: (0..22).map(|row| if row % 5 == 0 { -100 } else { row * 7 % 13 }).collect::<Vec<_>>().into(),
         weights: Some((0..22).map(|row| 0.5 + row as f32 * 0.125).collect::<Vec<_>>().into()),
     };
     let head = matrix("head", [13, 5]);
@@ -67,7 +67,7 @@ fn rows() -> Vec<Row> {
     let windowed = layout.windowed(3);
     let ids: Vec<u32> = vec![3, 0, 3, 8, 1, 3];
     let mut rows: Vec<Row> = Vec::new();
-    let mut row = |name, inputs: &[[usize; 2]], fused: Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>, composed| {
+    let mut row = |name, inputs: &[[usize; 2]], fused: Operation, composed| {
         rows.push(Row { name, inputs: inputs.to_vec(), fused, composed });
     };
     let (w, b, w2, b2) = (weight.clone(), bias.clone(), weight.clone(), bias.clone());
@@ -214,6 +214,7 @@ fn gradients_equal_finite_differences_and_the_composition() {
             values((row.fused)(&constants(inputs))).iter().zip(&upstream).map(|(y, u)| y * u).sum()
         };
         for input in 0..inputs.len() {
+            #[allow(clippy::needless_range_loop)] // Both sides are changed by the index.
             for index in 0..inputs[input].0.len() {
                 const STEP: f64 = 1e-5;
                 let value = inputs[input].0[index];

@@ -82,7 +82,8 @@ impl Schedule {
     #[must_use]
     pub fn warmup(&self, steps: u64) -> u64 {
         if self.warmup_ratio > 0.0 {
-            (self.warmup_ratio * steps as f64).ceil() as u64
+            // A part below 1 leaves at least one step at the full rate.
+            ((self.warmup_ratio * steps as f64).ceil() as u64).min(steps.saturating_sub(1))
         } else {
             self.warmup_steps
         }

@@ -35,6 +35,10 @@ pub struct Tune {
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
+    /// With `init`: where the base minus the start goes, as a Hugging Face directory in f32, for training in Python
+    #[arg(long, value_name = "DIR", help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_out: Option<PathBuf>,
     /// Where recipe, metrics, checkpoints and report.html go; without it run, run-2, …
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,12 +97,16 @@ pub struct Tune {
     #[arg(long, help_heading = "Adapter")]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompress: bool,
-    /// Sequences that the start sees for its gradient
-    #[arg(long, default_value_t = 32, value_name = "N", help_heading = "Adapter")]
+    /// Sequences that a start from gradients sees; 0 is one training batch, which takes no more memory than a step
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration: usize,
-    /// Sequences of one calibration pass; with fewer than --calibration the pass is repeated for the power iterations
-    #[arg(long, default_value_t = 32, value_name = "N", help_heading = "Adapter")]
+    /// Sequences of one calibration pass, 0 is --batch; with more than one pass they are repeated for the power iterations
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration_batch: usize,
+    /// Calibrate on these rows of token ids (a JSON list of lists) instead of the data
+    #[arg(long, value_name = "FILE.json", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_tokens: Option<PathBuf>,
 
     /// Longest sequence in tokens; longer ones are cut; 0 is the model's context, at most 1024
     #[arg(long, default_value_t = 0, value_name = "TOKENS", help_heading = "Text")]
@@ -239,7 +247,47 @@ pub enum RecomputeChoice {
     Blocks,
 }
 
+impl Widen {
+    /// As the models know it.
+    #[must_use]
+    pub fn hold(self) -> lowrank_models::Widen {
+        match self {
+            Widen::Once => lowrank_models::Widen::Once,
+            Widen::OnUse => lowrank_models::Widen::OnUse,
+        }
+    }
+}
+
+impl FormatChoice {
+    /// As the data path knows it.
+    #[must_use]
+    pub fn format(self) -> lowrank_task::Format {
+        match self {
+            FormatChoice::Auto => lowrank_task::Format::Auto,
+            FormatChoice::Chat => lowrank_task::Format::Chat,
+            FormatChoice::Plain => lowrank_task::Format::Plain,
+        }
+    }
+}
+
+impl LossOn {
+    /// As the data path knows it.
+    #[must_use]
+    pub fn learn(self) -> lowrank_task::LossOn {
+        match self {
+            LossOn::All => lowrank_task::LossOn::All,
+            LossOn::Completion => lowrank_task::LossOn::Answers,
+        }
+    }
+}
+
 impl Tune {
+    /// Whether the start is taken back inside the base: as asked, and where the changed base is to be written.
+    #[must_use]
+    pub fn offset_in_base(&self) -> bool {
+        self.offset == OffsetChoice::Base || self.base_out.is_some()
+    }
+
     /// The choices of the start as a map.
     #[must_use]
     pub fn init_options(&self) -> BTreeMap<String, String> {

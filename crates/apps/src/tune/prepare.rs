@@ -7,16 +7,17 @@ use lowrank_adapt::{Form, Offset, Weight};
 use lowrank_attach::{Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, collect};
 use lowrank_init::Initialiser;
 use lowrank_linalg::{LowRank, from_rows, to_rows};
-use lowrank_models::{Recompute, Widen as Hold};
+use lowrank_models::Recompute;
 use lowrank_record::{Need, Report, Seed};
 use lowrank_store::checkpoint::Checkpoint;
-use lowrank_task::{Batching, Format, Layout, LossOn as Learn};
+use lowrank_task::{Batching, Example, Layout};
 use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::Targets;
 
-use super::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, Tune, Widen};
+use super::{RecomputeChoice, Tune};
 use crate::data::{Data, Reading, read};
 use crate::error::Because;
+use crate::evaluate::token_rows;
 use crate::model::ADAPTER;
 use crate::objective::{batches, layout};
 use crate::{AppError, Model, Progress};
@@ -37,14 +38,9 @@ pub(crate) struct Started {
     pub(crate) attached: Vec<Attached>,
     /// Largest memory of the evidence pass, where the system tells.
     pub(crate) evidence_peak: Option<u64>,
-    /// Mean loss of the calibration text before training.
-    pub(crate) calibration_loss: Option<f64>,
     /// The start's choices as they are in force.
     pub(crate) settings: Vec<(String, String)>,
 }
-
-/// Longest sequence when the user names none.
-const LENGTH: usize = 1024;
 
 impl Prepared {
     /// Opens and checks everything that the options name.
@@ -60,8 +56,7 @@ impl Prepared {
                 "--data FILE is needed with --model: what should the adapter learn?",
             ));
         }
-        let hold = if options.widen == Widen::Once { Hold::Once } else { Hold::OnUse };
-        let model = Model::open(options.model.as_deref(), hold)?;
+        let model = Model::open(options.model.as_deref(), options.widen.hold())?;
         progress.say(&format!(
             "model: {} ({} layers, {:.1} M parameters, {:.0} MB in memory)",
             model.name,
@@ -80,28 +75,13 @@ impl Prepared {
             &numbers(&options.alpha_pattern, "--alpha-pattern")?,
         )
         .input("the plan")?;
-        let context = model.decoder.config.context;
-        let max_length = match options.max_length {
-            0 => context.min(LENGTH),
-            length if length > context => {
-                return Err(AppError::usage(format!(
-                    "--max-length {length}: the model's context is {context} tokens"
-                )));
-            }
-            length => length,
-        };
-        let format = match options.format {
-            FormatChoice::Auto => Format::Auto,
-            FormatChoice::Chat => Format::Chat,
-            FormatChoice::Plain => Format::Plain,
-        };
-        let loss_on = if options.loss_on == LossOn::All { Learn::All } else { Learn::Answers };
+        let max_length = model.length(options.max_length)?;
         let reading = Reading {
             data: options.data.as_deref(),
             held_out_data: options.held_out_data.as_deref(),
             held_out: options.held_out,
             limit: options.limit,
-            layout: Layout { format, loss_on, max_length },
+            layout: Layout { format: options.format.format(), loss_on: options.loss_on.learn(), max_length },
         };
         let mut data = read(&reading, &model, Seed(options.seed))?;
         if options.eval_limit > 0 {
@@ -150,12 +130,12 @@ impl Prepared {
         let form = form(&options.form)?;
         let settings =
             initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        if options.offset == OffsetChoice::Base {
+        if options.offset_in_base() {
             self.originals = frozen(&self.model)?;
         }
         if let Some(stored) = saved.filter(|path| path.is_file()) {
             let attached = self.restore(stored, form)?;
-            return Ok(Started { attached, evidence_peak: None, calibration_loss: None, settings });
+            return Ok(Started { attached, evidence_peak: None, settings });
         }
         let seed = Seed(options.seed);
         let (mut gradients, mut evidence_peak) = (None, None);
@@ -164,7 +144,7 @@ impl Prepared {
             gradients = Some(self.gradients(options, seed)?);
             evidence_peak = progress.peak_memory();
         }
-        let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
+        let offset = if options.offset_in_base() { Offset::Base } else { Offset::Shadow };
         let attached = attach(
             &mut self.model.decoder,
             &self.plan,
@@ -180,16 +160,23 @@ impl Prepared {
         if let Some(path) = saved {
             store_start(&attached, path)?;
         }
-        let calibration_loss = gradients.map(|gradients| gradients.loss);
-        Ok(Started { attached, evidence_peak, calibration_loss, settings })
+        Ok(Started { attached, evidence_peak, settings })
     }
 
     /// The leading factors of the gradient of each layer, on the first sequences of the training order.
     fn gradients(&mut self, options: &Tune, seed: Seed) -> Result<Gradients, AppError> {
-        let order = seed.at("calibration", "order").permutation(self.data.train.len());
-        let examples: Vec<_> =
-            order.into_iter().take(options.calibration).map(|index| self.data.train[index].clone()).collect();
-        let batching = Batching { batch: options.calibration_batch.max(1), packing: false, ..self.batching };
+        let examples: Vec<Example> = match &options.calibration_tokens {
+            Some(file) => token_rows(file, &self.model)?.into_iter().map(whole_row).collect(),
+            None => {
+                let order = seed.at("calibration", "order").permutation(self.data.train.len());
+                let count = if options.calibration > 0 { options.calibration } else { options.batch };
+                let chosen = order.into_iter().take(count);
+                chosen.map(|index| self.data.train[index].clone()).collect()
+            }
+        };
+        let longest = examples.iter().map(|example| example.tokens.len()).max().unwrap_or(2);
+        let batch = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
+        let batching = Batching { batch, time: longest, packing: false, pad: self.batching.pad };
         let calibration: Vec<Calibration> = batches(&examples, batching)
             .while_doing("batching the calibration text")?
             .into_iter()
@@ -262,6 +249,12 @@ impl Prepared {
         }
         Ok(attached)
     }
+}
+
+/// A row of which every token behind the first carries loss.
+fn whole_row(tokens: Vec<u32>) -> Example {
+    let loss = (0..tokens.len()).map(|index| index > 0).collect();
+    Example { tokens, loss, next: None, line: 0 }
 }
 
 /// `W − scale·left·right`, by the same arithmetic as when it was started.
@@ -351,9 +344,6 @@ fn check_numbers(options: &Tune) -> Result<(), AppError> {
     }
     if options.batch == 0 || options.accumulate == 0 {
         return refuse("--batch and --accumulate", "give at least 1");
-    }
-    if options.calibration == 0 {
-        return refuse("--calibration 0", "a start from gradients must see at least one sequence");
     }
     if options.steps == Some(0) || !(options.epochs.is_finite() && options.epochs > 0.0) {
         return refuse(

@@ -127,7 +127,7 @@ mod tests {
         for (model_type, tied) in [("llama", true), ("qwen2", false)] {
             let config = Config::from_json(&serde_json::json!({
                 "model_type": model_type, "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64,
-                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": (2.0_f64.powi(-15)),
                 "max_position_embeddings": 64, "tie_word_embeddings": tied,
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0},
             }));

@@ -59,7 +59,7 @@ impl Decoder {
         let held = |matrix: Matrix| if widen == Widen::Once { matrix.widened() } else { matrix };
         let gain = |weights: &mut dyn Weights, name: String| -> Result<Gain, ModelError> {
             let vector = weights.vector(&name, hidden)?;
-            Ok(Gain::Frozen(from_rows(vector.to_f32(), [1, hidden], device)))
+            Ok(Gain::Frozen(Box::new(from_rows(vector.to_f32(), [1, hidden], device))))
         };
         let linear = |weights: &mut dyn Weights, name: String, out: usize, inp: usize, bias: bool| {
             let weight = held(weights.matrix(&format!("{name}.weight"), [out, inp])?);

@@ -1,7 +1,7 @@
 //! The weights of a decoder by their checkpoint names, for writing a Hugging Face directory.
 
 use lowrank_adapt::Weight;
-use lowrank_tensor::{Matrix, Var, to_rows};
+use lowrank_tensor::{Matrix, Tensor, Var, to_rows};
 
 use super::{Decoder, Gain};
 
@@ -31,7 +31,7 @@ impl Decoder {
         let gain = |name: String, gain: &Gain| {
             let values = match gain {
                 Gain::Trained(var) => held(var),
-                Gain::Frozen(tensor) => from_f32(to_rows(tensor.clone()), tensor.dims()),
+                Gain::Frozen(tensor) => from_f32(to_rows(Tensor::clone(tensor)), tensor.dims()),
             };
             vector(name, values)
         };

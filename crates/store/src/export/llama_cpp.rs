@@ -2,9 +2,9 @@ use std::path::Path;
 
 use super::{Reader, Reason, Refusal, check_reader, fold, pad};
 use crate::atomic::Disk;
-use crate::gguf::{Entry, Value, write};
-use crate::peft::{AdapterFolder, Factor, Place};
-use crate::{Dtype, Format, StoreError};
+use crate::gguf::{Entry, GgufFile, Value, write};
+use crate::peft::{AdapterConfig, AdapterFolder, Factor, PeftError, Place, Targets};
+use crate::{Dtype, Format, StoreError, TensorSource};
 
 /// What llama.cpp's loader must know of the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,59 @@ pub fn write_llama_cpp(
     write(disk, path, &values, &entries)
 }
 
+/// Reads the GGUF form that llama.cpp loads, rows of query and key put back into Hugging Face's order.
+///
+/// # Errors
+/// [`StoreError::Gguf`] or [`StoreError::Io`] for the file itself, [`StoreError::Peft`] for tensors that are not factors
+/// of a module known here.
+pub fn read_llama_cpp(path: &Path, base: &LlamaCppBase) -> Result<AdapterFolder, StoreError> {
+    let wrong = |name: &str| StoreError::Peft {
+        path: path.to_owned(),
+        cause: PeftError::ExtraTensor { name: name.to_owned() },
+    };
+    let file = GgufFile::open(path)?;
+    let alpha = f64::from(file.f32("adapter.lora.alpha")?);
+    let mut factors = Vec::new();
+    for name in file.names() {
+        let Some(weight) = name.strip_suffix(".lora_a") else { continue };
+        let module = module_of(weight).ok_or_else(|| wrong(name))?;
+        let second = format!("{weight}.lora_b");
+        let (a, b) = (file.info(name)?.shape.clone(), file.info(&second)?.shape.clone());
+        let (&[rank, input], &[output, other]) = (&a[..], &b[..]) else { return Err(wrong(name)) };
+        let heads = permuted_heads(base, &module);
+        if other != rank || (heads > 0 && !output.is_multiple_of(2 * heads)) {
+            return Err(wrong(name));
+        }
+        let mut left = file.widened(&second)?;
+        if let Some(head) = output.checked_div(heads) {
+            left = halved(&left, rank, head);
+        }
+        factors.push(Factor::linear(&module, (output, input, rank), left, file.widened(name)?));
+    }
+    let rank = factors.first().map_or(1, |factor| factor.rank);
+    let targets = Targets::List(factors.iter().map(|factor| factor.module.clone()).collect());
+    Ok(AdapterFolder::new(AdapterConfig::new(rank, alpha, targets), factors))
+}
+
+/// The module that a ggml weight belongs to: the inverse of [`llama_cpp_name`].
+fn module_of(weight: &str) -> Option<String> {
+    if weight == "output.weight" {
+        return Some("lm_head".to_owned());
+    }
+    let (layer, name) = weight.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
+    let (inner, _) = NAMES.iter().find(|(_, known)| *known == name)?;
+    Some(format!("model.layers.{}.{inner}", layer.parse::<usize>().ok()?))
+}
+
+/// The heads whose rows llama.cpp has in another order; 0 for none.
+fn permuted_heads(base: &LlamaCppBase, module: &str) -> usize {
+    match module.rsplit('.').next() {
+        Some("q_proj") if base.architecture == "llama" => base.heads,
+        Some("k_proj") if base.architecture == "llama" => base.kv_heads,
+        _ => 0,
+    }
+}
+
 type Tensor = (String, [usize; 2], Vec<u8>);
 
 fn tensors(base: &LlamaCppBase, factors: &[Factor]) -> Result<Vec<Tensor>, Vec<Reason>> {
@@ -94,11 +147,7 @@ fn tensors(base: &LlamaCppBase, factors: &[Factor]) -> Result<Vec<Tensor>, Vec<R
             no(format!("module {:?} has no known name in GGUF", factor.module), OTHER);
             continue;
         };
-        let heads = match factor.module.rsplit('.').next() {
-            Some("q_proj") if base.architecture == "llama" => base.heads,
-            Some("k_proj") if base.architecture == "llama" => base.kv_heads,
-            _ => 0,
-        };
+        let heads = permuted_heads(base, &factor.module);
         let left = if heads == 0 {
             factor.left.clone()
         } else if factor.output.is_multiple_of(2 * heads) {
@@ -129,12 +178,24 @@ fn interleaved(left: &[f32], rank: usize, head: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The rows of each head, from pairs to two halves: the inverse of [`interleaved`].
+fn halved(left: &[f32], rank: usize, head: usize) -> Vec<f32> {
+    left.chunks_exact(head * rank)
+        .flat_map(|rows| {
+            (0..head).flat_map(move |old| {
+                let new = 2 * (old % (head / 2)) + old / (head / 2);
+                rows[new * rank..(new + 1) * rank].iter().copied()
+            })
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::super::reshape::tests::{delta, factor, mixed};
-    use super::{LlamaCppBase, interleaved, llama_cpp_name, write_llama_cpp};
+    use super::{LlamaCppBase, halved, interleaved, llama_cpp_name, read_llama_cpp, write_llama_cpp};
     use crate::atomic::Disk;
     use crate::gguf::GgufFile;
     use crate::peft::AdapterFolder;
@@ -153,6 +214,7 @@ mod tests {
         let rows: Vec<f32> = (0..12_u8).map(f32::from).collect();
         let wanted = [0.0, 1.0, 6.0, 7.0, 2.0, 3.0, 8.0, 9.0, 4.0, 5.0, 10.0, 11.0];
         assert_eq!(interleaved(&rows, 2, 6), wanted);
+        assert_eq!(halved(&wanted, 2, 6), rows);
     }
 
     /// scale · b · a, by llama.cpp's rule: alpha / (sides of b), row-major `[out, in]`.
@@ -194,6 +256,11 @@ mod tests {
                     }
                 }
             };
+            let back = read_llama_cpp(&path, &base(architecture)).unwrap();
+            for factor in &adapter.factors {
+                let (found, wanted) = (delta(&back, &factor.module), delta(&adapter, &factor.module));
+                assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-5 * (1.0 + w.abs())));
+            }
             check("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj", &order, 4);
             check("blk.0.ffn_down.weight", "model.layers.0.mlp.down_proj", &[0, 1, 2, 3], 5);
         }

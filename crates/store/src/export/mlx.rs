@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::{Reader, check_reader, fold, pad};
 use crate::atomic::{Disk, Existing, write_folder_on};
-use crate::peft::{AdapterFolder, CONFIG_NAME, Factor};
+use crate::peft::{AdapterConfig, AdapterFolder, CONFIG_NAME, Factor, PeftError, Targets};
+use crate::safetensors::SafetensorsFile;
 use crate::safetensors::{Entry, write_to};
-use crate::{Dtype, Format, StoreError, json as json_file};
+use crate::{Dtype, Format, StoreError, TensorSource, json as json_file};
 
 /// Writes the layout of mlx-lm (`tuner/utils.py::load_adapters`, `tuner/lora.py`): y = x·Wᵀ + scale · (x·a)·b, so
 /// `lora_a` is our right factor transposed, `[in, r]`, and `lora_b` our left transposed, `[r, out]`.
@@ -54,6 +55,46 @@ pub fn write_mlx(
     })
 }
 
+/// Reads the layout of mlx-lm: one rank and one scale for all; layers whose change is zero are kept.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::Json`], [`StoreError::Safetensors`] for the files themselves;
+/// [`StoreError::Peft`] for a configuration or tensors that are not mlx-lm's.
+pub fn read_mlx(path: &Path) -> Result<AdapterFolder, StoreError> {
+    let wrong = |cause| StoreError::Peft { path: path.to_owned(), cause };
+    let config = json_file::read(&path.join(CONFIG_NAME))?;
+    let parameters = &config["lora_parameters"];
+    let missing = |key: &'static str| wrong(PeftError::MissingKey { key });
+    let rank = parameters["rank"].as_u64().ok_or_else(|| missing("lora_parameters.rank"))? as usize;
+    let scale = parameters["scale"].as_f64().ok_or_else(|| missing("lora_parameters.scale"))?;
+    let file = SafetensorsFile::open(&path.join("adapters.safetensors"))?;
+    let mut factors = Vec::new();
+    for name in file.names() {
+        let Some(module) = name.strip_suffix(".lora_a") else { continue };
+        let second = format!("{module}.lora_b");
+        let (a, b) = (file.info(name)?.shape.clone(), file.info(&second)?.shape.clone());
+        let (&[input, r], &[r2, output]) = (&a[..], &b[..]) else {
+            return Err(wrong(PeftError::ExtraTensor { name: name.clone() }));
+        };
+        if r != rank || r2 != rank {
+            return Err(wrong(PeftError::ExtraTensor { name: name.clone() }));
+        }
+        let left = transpose(&file.widened(&second)?, rank, output);
+        let right = transpose(&file.widened(name)?, input, rank);
+        factors.push(Factor::linear(module, (output, input, rank), left, right));
+    }
+    let targets = Targets::List(factors.iter().map(|factor| factor.module.clone()).collect());
+    let mut adapter = AdapterFolder::new(AdapterConfig::new(rank, scale * rank as f64, targets), factors);
+    adapter.provenance = file.metadata().clone();
+    adapter.provenance.remove("format");
+    Ok(adapter)
+}
+
+/// The transpose of a row-major matrix.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
 /// Inside a layer, the path from the layer on; elsewhere the whole path.
 fn key(module: &str) -> String {
     let parts: Vec<&str> = module.split('.').collect();
@@ -66,15 +107,13 @@ fn key(module: &str) -> String {
 
 /// The bytes of the transpose of a row-major matrix.
 fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<u8> {
-    (0..columns)
-        .flat_map(|column| (0..rows).flat_map(move |row| values[row * columns + column].to_le_bytes()))
-        .collect()
+    transpose(values, rows, columns).into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::reshape::tests::{delta, mixed};
-    use super::{key, write_mlx};
+    use super::{key, read_mlx, write_mlx};
     use crate::atomic::{Disk, Existing};
     use crate::safetensors::SafetensorsFile;
     use crate::{StoreError, TensorSource, json};
@@ -106,6 +145,11 @@ mod tests {
                     assert!((found - wanted).abs() < 1e-5 * (1.0 + wanted.abs()), "{wanted} became {found}");
                 }
             }
+        }
+        let back = read_mlx(&path).unwrap();
+        for factor in &adapter.factors {
+            let (found, wanted) = (delta(&back, &factor.module), delta(&adapter, &factor.module));
+            assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-5 * (1.0 + w.abs())));
         }
         let mut dora = adapter;
         dora.config.dora = true;

@@ -20,5 +20,7 @@ pub use matching::{Matcher, matches_target, pattern_key};
 pub const CONFIG_NAME: &str = "adapter_config.json";
 /// File name of the tensors.
 pub const TENSORS_NAME: &str = "adapter_model.safetensors";
+/// The folder inside an adapter folder that holds the factors that the training began with.
+pub const INITIAL_NAME: &str = "initial";
 /// What PEFT puts before the path of a module.
 pub(crate) const PREFIX: &str = "base_model.model.";

@@ -3,8 +3,8 @@ use std::path::Path;
 
 use lowrank_blocks::narrow;
 
-use super::{AdapterFolder, CONFIG_NAME, PeftError, TENSORS_NAME, check, folder, names};
-use crate::atomic::{Disk, Existing, write_folder_on};
+use super::{AdapterFolder, CONFIG_NAME, INITIAL_NAME, PeftError, TENSORS_NAME, check, folder, names};
+use crate::atomic::{Disk, Existing, Folder, write_folder_on};
 use crate::safetensors::{Entry, write_to};
 use crate::{Dtype, StoreError, json};
 
@@ -26,16 +26,35 @@ impl AdapterFolder {
     /// # Errors
     /// As [`AdapterFolder::write`].
     pub fn write_on(&self, disk: &Disk, path: &Path, existing: Existing) -> Result<(), StoreError> {
+        write_folder_on(disk, path, existing, |out| self.fill(path, out))
+    }
+
+    /// [`AdapterFolder::write`] with the factors that the training began with in a folder [`INITIAL_NAME`] inside: an
+    /// adapter of its own, in the layout that PEFT's conversion of offset starts reads.
+    ///
+    /// # Errors
+    /// As [`AdapterFolder::write`].
+    pub fn write_with_initial(
+        &self,
+        initial: &AdapterFolder,
+        path: &Path,
+        existing: Existing,
+    ) -> Result<(), StoreError> {
+        write_folder_on(&Disk::real(), path, existing, |out| {
+            self.fill(path, out)?;
+            out.folder(INITIAL_NAME, |inside| initial.fill(&path.join(INITIAL_NAME), inside))
+        })
+    }
+
+    fn fill(&self, path: &Path, out: &Folder<'_>) -> Result<(), StoreError> {
         let (config, tensors, metadata) =
             self.encode().map_err(|cause| StoreError::Peft { path: path.to_owned(), cause })?;
         let entries: Vec<Entry<'_>> = tensors
             .iter()
             .map(|(name, shape, bytes)| Entry { name, dtype: Dtype::Real(self.format), shape, bytes })
             .collect();
-        write_folder_on(disk, path, existing, |out| {
-            out.file(CONFIG_NAME, |sink| sink.write_all(config.as_bytes()))?;
-            out.file(TENSORS_NAME, |sink| write_to(sink, &entries, &metadata))
-        })
+        out.file(CONFIG_NAME, |sink| sink.write_all(config.as_bytes()))?;
+        out.file(TENSORS_NAME, |sink| write_to(sink, &entries, &metadata))
     }
 
     #[expect(clippy::type_complexity, reason = "used once, right above")]

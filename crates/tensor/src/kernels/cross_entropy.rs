@@ -162,11 +162,11 @@ fn softmax<T: Real>(
             for piece in &mut pieces {
                 T::vectorised(
                     #[inline(always)]
-                    || piece.iter_mut().for_each(|value| *value = *value * factor),
+                    || piece.iter_mut().for_each(|value| *value *= factor),
                 );
             }
             let hit = &mut pieces[target / VOCABULARY][target % VOCABULARY];
-            *hit = *hit - weight;
+            *hit -= weight;
             sum.ln() - (at - most).to_f64()
         })
         .collect()

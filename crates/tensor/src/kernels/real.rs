@@ -60,7 +60,7 @@ impl Real for f32 {
         // Adding and subtracting 1.5·2²³ rounds to the nearest integer without an instruction of its own.
         const ROUND: f32 = 12_582_912.0;
         // ln 2 in two parts, the first short, so that n·LN2_HIGH is exact.
-        const LN2_HIGH: f32 = 0.693_359_375;
+        const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
         let x = self.clamp(-104.0, 88.8);
         let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
@@ -113,18 +113,25 @@ pub(super) fn exp_and_sum<T: Real>(values: &mut [T], shift: T) -> f64 {
                 for group in &mut groups {
                     for (value, lane) in group.iter_mut().zip(&mut lanes) {
                         *value = Real::exp(*value - shift);
-                        *lane = *lane + *value;
+                        *lane += *value;
                     }
                 }
                 for (value, lane) in groups.into_remainder().iter_mut().zip(&mut lanes) {
                     *value = Real::exp(*value - shift);
-                    *lane = *lane + *value;
+                    *lane += *value;
                 }
                 total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
             }
             total
         },
     )
+}
+
+/// The larger of two, NaN if either is: a comparison with NaN is false, and NaN is unlike itself.
+#[inline(always)]
+#[allow(clippy::eq_op)] // The test for NaN that vectorises for every `Real`.
+pub(super) fn larger<T: Real>(best: T, next: T) -> T {
+    if best >= next || best != best { best } else { next }
 }
 
 /// The largest value, NaN if there is one; `−∞` of nothing.
@@ -135,15 +142,10 @@ pub(super) fn largest<T: Real>(values: &[T]) -> T {
             let mut lanes = [T::from_f64(f64::NEG_INFINITY); 16];
             for group in values.chunks(16) {
                 for (value, lane) in group.iter().zip(&mut lanes) {
-                    // Written so that NaN wins: every comparison with it is false.
-                    *lane = if *value <= *lane { *lane } else { *value };
+                    *lane = larger(*lane, *value);
                 }
             }
-            let mut best = lanes[0];
-            for lane in lanes {
-                best = if lane <= best { best } else { lane };
-            }
-            best
+            lanes.into_iter().fold(lanes[0], larger)
         },
     )
 }

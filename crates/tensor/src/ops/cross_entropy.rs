@@ -145,7 +145,7 @@ impl CrossEntropy {
 fn scaled<T: Real>(mut saved: FlexTensor, by: T) -> FlexTensor {
     if by != T::ONE {
         for value in saved.storage_mut::<T>() {
-            *value = *value * by;
+            *value *= by;
         }
     }
     saved

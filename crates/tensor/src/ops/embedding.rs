@@ -54,7 +54,7 @@ impl Embedding {
         let mut out = vec![T::ZERO; v * d];
         for (&id, row) in self.ids.iter().zip(values::<T>(grad).chunks_exact(d)) {
             for (to, &from) in out[id as usize * d..].iter_mut().zip(row) {
-                *to = *to + from;
+                *to += from;
             }
         }
         tensor(out, &[v, d])

@@ -5,7 +5,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::super::Real;
-use super::super::real::{exp_and_sum, largest};
+use super::super::real::{exp_and_sum, larger, largest};
 use super::{KEYS, QUERIES, Shape, gather};
 
 /// # Shapes
@@ -28,7 +28,7 @@ pub fn forward<T: Real>(
     }
     let (width, heads) = (shape.width(), shape.heads);
     // Each batch row is cut into tiles of queries, so a tile's rows of `out` and `lse` are one run.
-    let tiles: Vec<(usize, (&mut [T], &mut [T]))> = out
+    let tiles: Vec<_> = out
         .chunks_mut(shape.time * width)
         .zip(lse.chunks_mut(shape.time * heads))
         .flat_map(|(out, lse)| out.chunks_mut(QUERIES * width).zip(lse.chunks_mut(QUERIES * heads)))
@@ -90,13 +90,14 @@ impl Tile<'_> {
                     continue;
                 }
                 let seen = &mut scores[visible];
-                let tile_largest = largest(seen);
-                if !(tile_largest <= maxima[row]) {
+                let best = larger(maxima[row], largest(seen));
+                // NaN is unlike itself, so it takes this way too, and stays.
+                if best != maxima[row] {
                     // A new maximum: what was accumulated shrinks by e^(old − new), which is 0 for the first tile.
-                    let shrink = Real::exp(maxima[row] - tile_largest);
+                    let shrink = Real::exp(maxima[row] - best);
                     sums[row] *= shrink.to_f64();
-                    accumulated[row * d..(row + 1) * d].iter_mut().for_each(|value| *value = *value * shrink);
-                    maxima[row] = tile_largest;
+                    accumulated[row * d..(row + 1) * d].iter_mut().for_each(|value| *value *= shrink);
+                    maxima[row] = best;
                 }
                 sums[row] += exp_and_sum(seen, maxima[row]);
             }

@@ -1,0 +1,194 @@
+//! What must hold of every form: a form joins by its line in the catalogue.
+#![allow(clippy::unwrap_used)] // A failure here is a failure of the test.
+
+use lowrank_adapt::{ALL, AdaptError, Form, Linear, Offset, Start, Weight};
+use lowrank_record::Seed;
+use lowrank_tensor::{Matrix, Tensor, cpu, from_rows, to_rows};
+
+const OUT: usize = 9;
+const IN: usize = 7;
+const RANK: usize = 3;
+const SCALE: f64 = 1.7;
+
+fn draws(name: &str, count: usize) -> Vec<f32> {
+    Seed(21).at("adapt", name).normal(count)
+}
+
+fn layer() -> Linear {
+    let weight = Matrix::from_f32(draws("weight", OUT * IN), [OUT, IN]).unwrap();
+    let bias = Matrix::from_f32(draws("bias", OUT), [1, OUT]).unwrap();
+    Linear::new(Weight::Frozen(weight), Some(bias))
+}
+
+fn start(name: &str, offset: Offset) -> Start {
+    let left = draws(&format!("{name} left"), OUT * RANK);
+    Start { left, right: draws(&format!("{name} right"), RANK * IN), rank: RANK, offset }
+}
+
+fn mount(linear: &mut Linear, form: &dyn Form, name: &str, offset: Offset) {
+    let adapter = form.build(linear.frozen().unwrap(), start(name, offset), SCALE, &cpu()).unwrap();
+    linear.mount(name, adapter).unwrap();
+}
+
+fn input() -> Tensor<2> {
+    from_rows(draws("input", 5 * IN), [5, IN], &cpu())
+}
+
+fn close(a: &[f32], b: &[f32], bound: f32) {
+    let size = b.iter().fold(1.0_f32, |size, b| size.max(b.abs()));
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() <= bound * size, "{a} {b}");
+    }
+}
+
+/// `x Wᵀ + b` by loops, in f64.
+fn product(weight: &[f32], linear: &Linear) -> Vec<f32> {
+    let (x, bias) = (to_rows(input()), linear.bias().unwrap().to_f32());
+    (0..5 * OUT)
+        .map(|at| {
+            let (row, out) = (at / OUT, at % OUT);
+            let sum: f64 =
+                (0..IN).map(|i| f64::from(x[row * IN + i]) * f64::from(weight[out * IN + i])).sum();
+            (sum + f64::from(bias[out])) as f32
+        })
+        .collect()
+}
+
+#[test]
+fn the_layer_computes_the_weight_plus_the_change() {
+    for form in ALL {
+        let mut linear = layer();
+        mount(&mut linear, *form, "a", Offset::None);
+        mount(&mut linear, *form, "b", Offset::None);
+        let mut weight = linear.frozen().unwrap().to_f32();
+        for mounted in linear.adapters() {
+            let change = mounted.adapter.delta(linear.frozen().unwrap());
+            assert!(change.iter().any(|value| value.abs() > 0.1));
+            weight.iter_mut().zip(change).for_each(|(weight, change)| *weight += change);
+            let (path, x) = (mounted.adapter.apply(linear.frozen().unwrap(), &input()), to_rows(input()));
+            let change = mounted.adapter.delta(linear.frozen().unwrap());
+            let applied: Vec<f32> = (0..5 * OUT)
+                .map(|at| (0..IN).map(|i| x[at / OUT * IN + i] * change[at % OUT * IN + i]).sum())
+                .collect();
+            close(&to_rows(path), &applied, 1e-5);
+        }
+        close(&to_rows(linear.forward(input())), &product(&weight, &linear), 1e-5);
+    }
+}
+
+#[test]
+fn a_shadow_offset_leaves_the_function_unchanged_exactly_where_it_started() {
+    for form in ALL {
+        let mut linear = layer();
+        let before = to_rows(linear.forward(input()));
+        mount(&mut linear, *form, "a", Offset::Shadow);
+        close(&to_rows(linear.forward(input())), &before, 1e-5);
+        let change = linear.adapters()[0].adapter.delta(linear.frozen().unwrap());
+        assert!(change.iter().all(|value| value.abs() < 1e-5));
+        // After a step the change is measured from the start.
+        let (_, var) = &linear.adapters()[0].adapter.trainable()[0];
+        var.assign(var.values().iter().map(|value| value + 0.5).collect());
+        let change = linear.adapters()[0].adapter.delta(linear.frozen().unwrap());
+        let mut weight = linear.frozen().unwrap().to_f32();
+        weight.iter_mut().zip(change).for_each(|(weight, change)| *weight += change);
+        close(&to_rows(linear.forward(input())), &product(&weight, &linear), 1e-5);
+    }
+}
+
+#[test]
+fn merging_keeps_the_function_and_unmerging_the_bytes() {
+    for form in ALL {
+        let mut linear = layer();
+        let original = linear.frozen().unwrap().to_f32();
+        mount(&mut linear, *form, "a", Offset::None);
+        let adapted = to_rows(linear.forward(input()));
+        linear.merge("a").unwrap();
+        close(&to_rows(linear.forward(input())), &adapted, 1e-5);
+        assert!(linear.frozen().unwrap().to_f32() != original);
+        linear.unmerge("a").unwrap();
+        assert!(linear.frozen().unwrap().to_f32() == original);
+        close(&to_rows(linear.forward(input())), &adapted, 1e-6);
+    }
+}
+
+#[test]
+fn adapters_switch_on_and_off_and_go() {
+    for form in ALL {
+        let mut linear = layer();
+        let plain = to_rows(linear.forward(input()));
+        mount(&mut linear, *form, "a", Offset::None);
+        linear.enable("a", false).unwrap();
+        assert!(to_rows(linear.forward(input())) == plain);
+        linear.enable("a", true).unwrap();
+        assert!(to_rows(linear.forward(input())) != plain);
+        assert!(matches!(linear.enable("b", true), Err(AdaptError::Unknown(_))));
+        let again = form.build(linear.frozen().unwrap(), start("a", Offset::None), SCALE, &cpu()).unwrap();
+        assert!(linear.mount("a", again).is_err(), "a name is taken once");
+        linear.unmount("a").unwrap();
+        assert!(to_rows(linear.forward(input())) == plain);
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    for form in ALL {
+        for offset in [Offset::None, Offset::Shadow] {
+            let mut linear = layer();
+            mount(&mut linear, *form, "a", offset);
+            let upstream = draws("upstream", 5 * OUT);
+            let loss = |linear: &Linear| -> f64 {
+                let y = to_rows(linear.forward(input()));
+                y.iter().zip(&upstream).map(|(&y, &u)| f64::from(y) * f64::from(u)).sum()
+            };
+            let y = linear.forward(input().autodiff());
+            let weighted = y * from_rows(upstream.clone(), [5, OUT], &cpu()).autodiff();
+            let mut gradients = weighted.sum().backward();
+            for (part, var) in linear.adapters()[0].adapter.trainable() {
+                let gradient = to_rows(var.take_gradient(&mut gradients).unwrap());
+                let origin = var.values();
+                for index in 0..origin.len() {
+                    // Linear in each factor, so a large step loses nothing and drowns the rounding of f32.
+                    let at = |step: f32| {
+                        let mut values = origin.clone();
+                        values[index] += step;
+                        var.assign(values);
+                        loss(&linear)
+                    };
+                    let slope = (at(0.5) - at(-0.5)) / 1.0;
+                    var.assign(origin.clone());
+                    let gradient = f64::from(gradient[index]);
+                    assert!(
+                        (gradient - slope).abs() < 1e-4 * slope.abs().max(1.0),
+                        "{part}: {gradient} {slope}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_recorded_outside_training() {
+    for form in ALL {
+        let mut linear = layer();
+        mount(&mut linear, *form, "a", Offset::Shadow);
+        assert!(!linear.forward(input()).is_autodiff());
+        assert!(linear.forward(input().autodiff()).is_tracked());
+    }
+}
+
+#[test]
+fn factors_that_do_not_fit_are_refused() {
+    for form in ALL {
+        let linear = layer();
+        let base = linear.frozen().unwrap();
+        let build = |start| form.build(base, start, SCALE, &cpu()).err();
+        let wide =
+            Start { left: vec![0.0; OUT * 8], right: vec![0.0; 8 * IN], rank: 8, offset: Offset::None };
+        assert!(matches!(build(wide), Some(AdaptError::Rank { rank: 8, .. })));
+        let none = Start { left: Vec::new(), right: Vec::new(), rank: 0, offset: Offset::None };
+        assert!(matches!(build(none), Some(AdaptError::Rank { rank: 0, .. })));
+        let short = Start { left: vec![0.0; 5], ..start("a", Offset::None) };
+        assert!(build(short).is_some());
+    }
+}

@@ -1,0 +1,265 @@
+//! `lowrank eval`: perplexity, multiple choice, or the logits themselves, of a model with or without an adapter.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use lowrank_eval::{MultipleChoice, Perplexity, multiple_choice, perplexity};
+use lowrank_store::{Dtype, Format, json, jsonl, safetensors};
+use lowrank_task::{Batching, BigBench, Layout, Question, read_questions};
+use lowrank_tensor::to_rows;
+use serde::Serialize;
+
+use crate::data::{Reading, dataset};
+use crate::error::Because;
+use crate::objective::batches;
+use crate::tune::{FormatChoice, LossOn, Widen};
+use crate::{AppError, Model, Progress};
+
+/// What to evaluate on.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Evaluate {
+    /// Model: a Hugging Face directory or a GGUF file; without it the small decoder inside this binary
+    #[arg(long, value_name = "DIR|FILE")]
+    pub model: Option<PathBuf>,
+    /// Adapter folder to apply
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Perplexity on this text: JSONL or plain text; without anything asked, the text inside this binary
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Multiple choice on these questions: JSONL (question, choices, answer) or a BIG-bench task.json
+    #[arg(long, value_name = "FILE")]
+    pub questions: Option<PathBuf>,
+    /// Rows of token ids, a JSON list of lists, for --dump-logits
+    #[arg(long, value_name = "FILE.json", requires = "dump_logits")]
+    pub tokens: Option<PathBuf>,
+    /// Write the logits [rows, longest, vocabulary] of --tokens; shorter rows are filled up with token 0 behind their end
+    #[arg(long, value_name = "FILE.safetensors", requires = "tokens")]
+    pub dump_logits: Option<PathBuf>,
+    /// Use at most this many records or questions; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub limit: usize,
+    /// Longest sequence in tokens; longer ones are cut; 0 is the model's context, at most 1024
+    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
+    pub max_length: usize,
+    /// Rows in one forward pass
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub batch: usize,
+    /// Whether prompts go through the model's chat template
+    #[arg(long, default_value = "auto", value_enum)]
+    pub format: FormatChoice,
+    /// Which tokens are counted
+    #[arg(long, default_value = "completion", value_enum)]
+    pub loss_on: LossOn,
+    /// Hold weights as f32 (once) or widen stored blocks in each product (on-use: less memory)
+    #[arg(long, default_value = "once", value_enum)]
+    pub widen: Widen,
+}
+
+/// What was measured; each part only where it was asked for.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Evaluation {
+    /// Mean loss, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Its exponential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Tokens counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Multiple-choice questions asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub questions: Option<usize>,
+    /// Share answered rightly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Share answered rightly when probabilities are compared per byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy_per_byte: Option<f64>,
+    /// Share that a random guess gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chance: Option<f64>,
+    /// Standard error of the accuracy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+    /// The file of logits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<PathBuf>,
+    /// Largest memory of the process, in bytes, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+}
+
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(loss), Some(perplexity), Some(tokens)) = (self.loss, self.perplexity, self.tokens) {
+            writeln!(f, "perplexity {perplexity:.3} (loss {loss:.4} nats per token, {tokens} tokens)")?;
+        }
+        if let (Some(questions), Some(accuracy), Some(error)) =
+            (self.questions, self.accuracy, self.standard_error)
+        {
+            writeln!(f, "accuracy {accuracy:.3} ± {error:.3} ({questions} questions, one standard error)")?;
+        }
+        if let (Some(accuracy), Some(chance)) = (self.accuracy_per_byte, self.chance) {
+            writeln!(f, "accuracy {accuracy:.3} by probability per byte; guessing gives {chance:.3}")?;
+        }
+        if let Some(path) = &self.logits {
+            writeln!(f, "logits: {}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures what the options ask for.
+///
+/// # Errors
+/// [`AppError::Usage`] for input that cannot be used, naming file and line.
+pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evaluation, AppError> {
+    if options.batch == 0 {
+        return Err(AppError::usage("--batch 0: give at least 1"));
+    }
+    let nothing_asked = options.questions.is_none() && options.tokens.is_none() && options.data.is_none();
+    if nothing_asked && options.model.is_some() {
+        return Err(AppError::usage(
+            "say on what to evaluate: --data, --questions, or --tokens with --dump-logits",
+        ));
+    }
+    let mut model = Model::open(options.model.as_deref(), options.widen.hold())?;
+    if let Some(folder) = &options.adapter {
+        model.mount(folder)?;
+    }
+    let mut found = Evaluation::default();
+    if let (Some(tokens), Some(out)) = (&options.tokens, &options.dump_logits) {
+        dump_logits(&model, tokens, out, options.batch)?;
+        found.logits = Some(out.clone());
+    }
+    if options.data.is_some() || nothing_asked {
+        let Perplexity { loss, perplexity, tokens } = on_text(options, &model, progress)?;
+        (found.loss, found.perplexity, found.tokens) = (Some(loss), Some(perplexity), Some(tokens));
+    }
+    if let Some(file) = &options.questions {
+        let shares = on_questions(options, file, &model, progress)?;
+        found.questions = Some(shares.questions);
+        (found.accuracy, found.accuracy_per_byte) = (Some(shares.accuracy), Some(shares.accuracy_per_byte));
+        (found.chance, found.standard_error) = (Some(shares.chance), Some(shares.standard_error));
+    }
+    found.peak_bytes = progress.peak_memory();
+    Ok(found)
+}
+
+fn on_text(options: &Evaluate, model: &Model, progress: &mut dyn Progress) -> Result<Perplexity, AppError> {
+    let max_length = model.length(options.max_length)?;
+    let layout = Layout { format: options.format.format(), loss_on: options.loss_on.learn(), max_length };
+    let data = options.data.as_deref();
+    let reading = Reading { data, held_out_data: None, held_out: 0.0, limit: options.limit, layout };
+    let mut read = dataset(data, &reading, model)?;
+    if options.limit > 0 {
+        read.examples.truncate(options.limit);
+    }
+    for line in read.summary.to_string().lines() {
+        progress.say(line);
+    }
+    let longest = read.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(2);
+    let time = max_length.min(longest.max(256));
+    let batching = Batching { batch: options.batch, time, packing: true, pad: model.tokenizer()?.pad() };
+    let batches = batches(&read.examples, batching).input("batching the data")?;
+    progress.begin("perplexity", batches.len() as u64);
+    let measured = perplexity(&model.decoder, &batches, &mut |done| progress.step(done as u64, ""));
+    progress.end();
+    measured
+        .input("the data")?
+        .ok_or_else(|| AppError::usage("no token of the data carries loss; try --loss-on all"))
+}
+
+fn on_questions(
+    options: &Evaluate,
+    file: &Path,
+    model: &Model,
+    progress: &mut dyn Progress,
+) -> Result<MultipleChoice, AppError> {
+    let mut questions = questions(file)?;
+    if options.limit > 0 {
+        questions.truncate(options.limit);
+    }
+    let (tokenizer, template) = (model.tokenizer()?, model.template.as_ref());
+    let tokenised: Vec<_> = questions
+        .iter()
+        .map(|question| question.tokenize(tokenizer, template, options.format.format()))
+        .collect::<Result<_, _>>()
+        .input(file.display())?;
+    progress.begin("questions", tokenised.len() as u64);
+    let shares = multiple_choice(&model.decoder, &tokenised, &mut |done| progress.step(done as u64, ""));
+    progress.end();
+    shares.input(file.display())?.ok_or_else(|| AppError::usage(format!("{}: no questions", file.display())))
+}
+
+fn questions(file: &Path) -> Result<Vec<Question>, AppError> {
+    if !file.is_file() {
+        return Err(AppError::usage(format!("no file of questions at {}", file.display())));
+    }
+    if file.extension().is_some_and(|extension| extension == "json") {
+        let task = json::read(file).input("reading the questions")?;
+        let questions = BigBench::from_json(&task).input(file.display())?.questions;
+        if questions.is_empty() {
+            return Err(AppError::usage(format!(
+                "{}: no example has choices of which one is best",
+                file.display()
+            )));
+        }
+        return Ok(questions);
+    }
+    let lines: Vec<_> = jsonl::read(file)
+        .input("reading the questions")?
+        .collect::<Result<_, _>>()
+        .input("reading the questions")?;
+    read_questions(lines).input(file.display())
+}
+
+/// Rows of token ids.
+///
+/// # Errors
+/// [`AppError::Usage`] when the file is not a list of non-empty lists of token ids of the model.
+pub(crate) fn token_rows(file: &Path, model: &Model) -> Result<Vec<Vec<u32>>, AppError> {
+    let name = file.display();
+    let value = json::read(file).input("reading the token rows")?;
+    let rows: Vec<Vec<u32>> = serde_json::from_value(value)
+        .map_err(|error| AppError::usage(format!("{name}: not a list of lists of token ids: {error}")))?;
+    if rows.is_empty() {
+        return Err(AppError::usage(format!("{name}: no rows")));
+    }
+    let vocabulary = model.decoder.config.vocabulary;
+    for (index, row) in rows.iter().enumerate() {
+        if row.is_empty() {
+            return Err(AppError::usage(format!("{name}: row {index} is empty")));
+        }
+        if let Some(token) = row.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(AppError::usage(format!(
+                "{name}: row {index} holds token {token}, the model has {vocabulary}"
+            )));
+        }
+    }
+    Ok(rows)
+}
+
+fn dump_logits(model: &Model, tokens: &Path, out: &Path, batch: usize) -> Result<(), AppError> {
+    let rows = token_rows(tokens, model)?;
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(1);
+    let vocabulary = model.decoder.config.vocabulary;
+    let mut bytes = Vec::with_capacity(rows.len() * longest * vocabulary * 4);
+    for rows in rows.chunks(batch) {
+        let mut filled = Vec::with_capacity(rows.len() * longest);
+        for row in rows {
+            filled.extend(row);
+            filled.resize(filled.len() + longest - row.len(), 0);
+        }
+        let layout = lowrank_tensor::ops::Layout::dense(rows.len(), longest);
+        let logits = to_rows(model.decoder.logits(&filled, &layout).input(tokens.display())?);
+        bytes.extend(logits.into_iter().flat_map(f32::to_le_bytes));
+    }
+    let shape = [rows.len(), longest, vocabulary];
+    let entry =
+        safetensors::Entry { name: "logits", dtype: Dtype::Real(Format::F32), shape: &shape, bytes: &bytes };
+    lowrank_store::atomic::write_file(out, |sink| safetensors::write_to(sink, &[entry], &Default::default()))
+        .while_doing("writing the logits")
+}

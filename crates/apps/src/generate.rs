@@ -1,0 +1,174 @@
+//! `lowrank generate`: continues a prompt.
+
+use std::path::PathBuf;
+
+use lowrank_models::Sampling;
+use lowrank_record::Seed;
+use lowrank_task::{Format, Layout, LossOn as Learn, Record, prompt};
+use serde::Serialize;
+
+use crate::error::Because;
+use crate::tune::Widen;
+use crate::{AppError, Model, Progress};
+
+/// What to continue and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Generate {
+    /// Model: a Hugging Face directory or a GGUF file; without it the small decoder inside this binary
+    #[arg(long, value_name = "DIR|FILE")]
+    pub model: Option<PathBuf>,
+    /// Adapter folder to apply
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// The text to continue, or the question to answer
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// How the prompt is written: through the chat template, or as it stands (raw), or as question and answer (plain)
+    #[arg(long, default_value = "auto", value_enum)]
+    pub format: PromptFormat,
+    /// Most tokens to write
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub max_tokens: usize,
+    /// 0 always takes the likeliest token; larger values draw more freely
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub temperature: f64,
+    /// Draw among the K likeliest tokens only; 0 is no limit
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Draw among the likeliest tokens that together have probability P
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub seed: u64,
+    /// Hold weights as f32 (once) or widen stored blocks in each product (on-use: less memory)
+    #[arg(long, default_value = "once", value_enum)]
+    pub widen: Widen,
+}
+
+/// How a prompt is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PromptFormat {
+    /// Chat if the model has a template, raw otherwise.
+    Auto,
+    /// Through the chat template.
+    Chat,
+    /// As `Question: … Answer:`, the way question/answer data are trained on without a template.
+    Plain,
+    /// As it stands.
+    Raw,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct Generated {
+    /// The text.
+    pub text: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens written.
+    pub tokens: usize,
+    /// Tokens written in a second, the reading of the prompt included; `None` where the clock stands still.
+    pub tokens_per_second: Option<f64>,
+}
+
+impl std::fmt::Display for Generated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Continues the prompt; `each` is handed the text as it comes.
+///
+/// # Errors
+/// [`AppError::Usage`] for a model, adapter or prompt that cannot be used: a prompt longer than the context is named
+/// with both lengths.
+pub fn generate(
+    options: &Generate,
+    progress: &mut dyn Progress,
+    each: &mut dyn FnMut(&str),
+) -> Result<Generated, AppError> {
+    check(options)?;
+    let mut model = Model::open(options.model.as_deref(), options.widen.hold())?;
+    if let Some(folder) = &options.adapter {
+        model.mount(folder)?;
+    }
+    let tokens = prompt_tokens(options, &model)?;
+    let context = model.decoder.config.context;
+    if tokens.len() >= context {
+        return Err(AppError::usage(format!(
+            "the prompt has {} tokens, the model's context is {context}: shorten the prompt",
+            tokens.len()
+        )));
+    }
+    let tokenizer = model.tokenizer()?;
+    let sampling = Sampling {
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+        seed: Seed(options.seed),
+    };
+    let begun = progress.now();
+    let mut stream = tokenizer.stream(false);
+    let (mut text, mut undecodable) = (String::new(), None);
+    let written =
+        model.decoder.generate(&tokens, options.max_tokens, tokenizer.eos(), &sampling, &mut |token| {
+            match stream.push(token) {
+                Ok(piece) => {
+                    each(&piece);
+                    text.push_str(&piece);
+                }
+                Err(error) => undecodable = Some(error),
+            }
+            undecodable.is_none() && !progress.stopping()
+        });
+    let written = written.while_doing("generating")?;
+    if let Some(error) = undecodable {
+        return Err(AppError::failed(format!("decoding what was generated: {error}")));
+    }
+    let rest = stream.finish().while_doing("decoding what was generated")?;
+    each(&rest);
+    text.push_str(&rest);
+    let seconds = progress.now() - begun;
+    Ok(Generated {
+        text,
+        prompt_tokens: tokens.len(),
+        tokens: written.len(),
+        tokens_per_second: (seconds > 0.0).then(|| written.len() as f64 / seconds),
+    })
+}
+
+fn check(options: &Generate) -> Result<(), AppError> {
+    if !(options.temperature.is_finite() && options.temperature >= 0.0) {
+        return Err(AppError::usage(format!("--temperature {}: give 0 or more", options.temperature)));
+    }
+    if !(options.top_p > 0.0 && options.top_p <= 1.0) {
+        return Err(AppError::usage(format!(
+            "--top-p {}: give a probability above 0, at most 1",
+            options.top_p
+        )));
+    }
+    Ok(())
+}
+
+fn prompt_tokens(options: &Generate, model: &Model) -> Result<Vec<u32>, AppError> {
+    let tokenizer = model.tokenizer()?;
+    let format = match options.format {
+        PromptFormat::Auto if model.template.is_some() => Format::Chat,
+        PromptFormat::Auto | PromptFormat::Raw => {
+            let mut tokens = tokenizer.around().0.to_vec();
+            tokens.extend(tokenizer.encode(&options.prompt, false).input("--prompt")?);
+            if tokens.is_empty() {
+                return Err(AppError::usage("--prompt is empty: give a text to continue"));
+            }
+            return Ok(tokens);
+        }
+        PromptFormat::Chat => Format::Chat,
+        PromptFormat::Plain => Format::Plain,
+    };
+    // The answer is only there to make a whole record: the prompt ends before it.
+    let record = Record::QuestionAnswer { question: options.prompt.clone(), answer: "-".to_owned() };
+    let layout = Layout { format, loss_on: Learn::Answers, max_length: usize::MAX };
+    let tokens = prompt(&record, tokenizer, model.template.as_ref(), &layout).input("--prompt")?;
+    Ok(tokens.unwrap_or_default())
+}

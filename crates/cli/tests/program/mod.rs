@@ -1,0 +1,80 @@
+//! The built program in a folder of its own.
+#![allow(clippy::unwrap_used, dead_code)] // A failure here is a failure of the test; not every test uses every part.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder(TempDir::new().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Writes a file and returns its path.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+        command.args(arguments).current_dir(self.path());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs and expects success; returns standard output.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} failed:\n{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs and expects this exit code, one error, and each of the words in it.
+    pub fn refuse(&self, arguments: &[&str], code: i32, words: &[&str]) {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} said:\n{errors}");
+        for word in words {
+            assert!(errors.contains(word), "{arguments:?} should speak of {word:?}, said:\n{errors}");
+        }
+        assert!(!errors.contains("panicked"), "{arguments:?} panicked:\n{errors}");
+    }
+}
+
+/// Options that make a run of the small decoder last a second.
+pub const QUICK: [&str; 14] = [
+    "--steps",
+    "6",
+    "--batch",
+    "2",
+    "--max-length",
+    "32",
+    "--limit",
+    "24",
+    "--eval-limit",
+    "2",
+    "--calibration",
+    "2",
+    "--rank",
+    "2",
+];
+
+/// A few records.
+pub fn records() -> String {
+    let line =
+        |i: usize| format!("{{\"prompt\": \"Number {i}?\\n\", \"completion\": \"It is {}.\"}}\n", i * i);
+    (0..24).map(line).collect()
+}

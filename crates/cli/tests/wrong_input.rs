@@ -1,0 +1,147 @@
+//! What a user can get wrong: one clear message each, exit code 2 (nothing was started) or 1 (what was finished is
+//! kept), and nothing lost.
+#![allow(clippy::unwrap_used)] // A failure here is a failure of the test.
+
+mod program;
+
+use program::{Folder, QUICK, records};
+
+fn tune<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["tune", "--data", "data.jsonl", "--quiet"], &QUICK[..], more].concat()
+}
+
+#[test]
+fn ranks_and_numbers() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    folder.refuse(&tune(&["--out", "a", "--alpha=-1"]), 2, &["--alpha", "positive"]);
+    let rank = |rank| ["tune", "--data", "data.jsonl", "--rank", rank, "--steps", "1"];
+    folder.refuse(&rank("0"), 2, &["rank 0"]);
+    folder.refuse(&rank("65"), 2, &["rank 65", "64"]);
+    folder.refuse(&rank("x"), 2, &["--rank"]);
+    folder.refuse(&tune(&["--held-out", "2"]), 2, &["--held-out"]);
+    folder.refuse(&tune(&["--rank-pattern", "q_proj=two"]), 2, &["q_proj", "two"]);
+    folder.refuse(&tune(&["--rank-pattern", "nothing=2"]), 2, &["nothing", "matches no layer"]);
+    folder.refuse(&tune(&["--layers", "3-99"]), 2, &["99", "blocks 0 to"]);
+    assert!(!folder.path().join("run").exists(), "nothing was started");
+}
+
+#[test]
+fn names() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    folder.refuse(&tune(&["--init", "lora-gaa"]), 2, &["lora-gaa", "lora-ga"]);
+    folder.refuse(&tune(&["--init-option", "gama=3"]), 2, &["gama", "gamma"]);
+    folder.refuse(&tune(&["--targets", "q_prj"]), 2, &["q_prj", "did you mean \"q_proj\""]);
+    folder.refuse(&tune(&["--form", "loar"]), 2, &["loar", "lora"]);
+    folder.refuse(&tune(&["--optimiser", "adam"]), 2, &["adamw"]);
+    folder.refuse(&["tune", "--rnak", "3"], 2, &["--rnak", "--rank"]);
+    folder.refuse(&["explain", "pisa"], 2, &["pisa", "pissa"]);
+}
+
+#[test]
+fn recipes() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    folder.file("r.toml", "ranc = 4\n");
+    folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["\"ranc\"", "\"rank\""]);
+    folder.file("r.toml", "rank = \"four\"\n");
+    folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["recipe"]);
+    folder.file("r.toml", "rank = = 4\n");
+    folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["TOML"]);
+    folder.refuse(&["tune", "--recipe", "missing.toml"], 2, &["missing.toml"]);
+    folder.file("r.toml", "rank = 4\nalpha = 32\n");
+    let printed = folder.succeed(&["tune", "--recipe", "r.toml", "--rank", "2", "--print-recipe"]);
+    assert!(printed.contains("rank = 2\n") && printed.contains("alpha = 32.0\n"), "{printed}");
+}
+
+#[test]
+fn models() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    let model = |model| ["tune", "--data", "data.jsonl", "--model", model];
+    folder.refuse(&model("nowhere"), 2, &["no model at nowhere"]);
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    folder.refuse(&model("empty"), 2, &["config.json"]);
+    folder.file("model.bin", "not a model");
+    folder.refuse(&model("model.bin"), 2, &["not a GGUF file"]);
+    folder.file("model.gguf", "GGUF\u{3}\0\0\0");
+    folder.refuse(&model("model.gguf"), 2, &["model.gguf"]);
+    folder.refuse(&["tune", "--model", "empty"], 2, &["--data"]);
+    // A checkpoint cut short.
+    let hf = folder.path().join("hf");
+    std::fs::create_dir(&hf).unwrap();
+    let config = "{\"model_type\": \"llama\", \"vocab_size\": 8, \"hidden_size\": 4, \"intermediate_size\": 4, \
+                  \"num_hidden_layers\": 1, \"num_attention_heads\": 1, \"max_position_embeddings\": 8}";
+    std::fs::write(hf.join("config.json"), config).unwrap();
+    let header = "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}     ";
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend([0; 7]);
+    std::fs::write(hf.join("model.safetensors"), &bytes).unwrap();
+    folder.refuse(&model("hf"), 2, &["model.safetensors"]);
+    bytes.extend([0; 9]);
+    std::fs::write(hf.join("model.safetensors"), &bytes).unwrap();
+    folder.refuse(&model("hf"), 2, &["model.embed_tokens.weight", "missing"]);
+}
+
+#[test]
+fn data() {
+    let folder = Folder::new();
+    let refuse = |content: &str, words: &[&str]| {
+        folder.file("data.jsonl", content);
+        folder.refuse(&["tune", "--data", "data.jsonl", "--quiet", "--max-length", "32"], 2, words);
+    };
+    refuse("", &["data.jsonl"]);
+    refuse(&(records() + "{\"prompt\": \"cut"), &["line 25"]);
+    refuse("{\"prompt\": \"a\"}\n", &["line 1", "completion"]);
+    refuse(&(records() + "{\"text\": \"another kind\"}\n"), &["25"]);
+    folder.refuse(&["tune", "--data", "missing.jsonl"], 2, &["missing.jsonl"]);
+    let long = format!("{{\"prompt\": \"{}\", \"completion\": \"x\"}}\n", "word ".repeat(400));
+    refuse(&long, &["32"]);
+}
+
+#[test]
+fn outputs_that_exist_are_kept() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    std::fs::create_dir(folder.path().join("adapter")).unwrap();
+    let mine = folder.file("adapter/mine.txt", "precious");
+    folder.refuse(&tune(&["--out", "adapter"]), 2, &["adapter", "exists"]);
+    // Overwriting refuses to lose what it would not write.
+    folder.refuse(&tune(&["--out", "adapter", "--overwrite", "--init", "kaiming"]), 1, &["mine.txt"]);
+    assert_eq!(std::fs::read_to_string(mine).unwrap(), "precious");
+    folder.succeed(&tune(&["--out", "a", "--run", "r", "--init", "kaiming"]));
+    folder.refuse(&tune(&["--out", "b", "--run", "r"]), 2, &["--resume"]);
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    let wild = [
+        "--init",
+        "kaiming",
+        "--rate",
+        "1e30",
+        "--clip",
+        "0",
+        "--checkpoint-every",
+        "1",
+        "--run",
+        "r",
+        "--warmup",
+        "0",
+    ];
+    let arguments =
+        [&["tune", "--data", "data.jsonl", "--quiet", "--optimiser", "sgd"], &QUICK[..], &wild[..]].concat();
+    folder.refuse(&arguments, 1, &["step"]);
+    assert!(!folder.path().join("r/adapter").exists());
+}
+
+#[test]
+fn a_prompt_longer_than_the_context() {
+    let folder = Folder::new();
+    let prompt = "whale ".repeat(2000);
+    folder.refuse(&["generate", "--prompt", &prompt], 2, &["context"]);
+}
