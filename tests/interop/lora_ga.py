@@ -3,7 +3,7 @@
     lora_ga.py --fixtures DIR --work DIR
 
 PEFT: `preprocess_loraga` with one backward pass of the mean token loss over the batch, then
-`init_lora_weights="lora_ga"` with `LoraGAConfig()` (ArB2r, stable, gamma 16). Ours: `lowrank init --save-initial` with the
+`init_lora_weights="lora_ga"` with `LoraGAConfig()` (ArB2r, stable, gamma 16). Ours: the `initial/` factors of `lowrank init` with the
 same token rows. Rows of A and columns of scaling * B are compared one by one after fixing the sign on A.
 
 PEFT's SVD is randomised, so the exact factors (`torch.linalg.svd` in f64 of the same gradient) stand beside both: the row
@@ -88,9 +88,9 @@ def distance(x: dict, y: dict, weights: dict) -> tuple[float, float]:
 def our_factors(model: Path, tokens: Path, work: Path) -> dict:
     out = program.fresh(work / "ours") / "adapter"
     start = program.STARTS["lora-ga peft-compat"]
-    source = ["--model", model, "--data", model / "data.jsonl", "--tokens-file", tokens]
+    source = ["--model", model, "--data", model / "data.jsonl", "--calibration-tokens", tokens]
     program.lowrank(
-        "init", *source, *start, "--rank", RANK, "--alpha", ALPHA, "--out", out, "--save-initial", work=work
+        "init", *source, *start, "--rank", RANK, "--alpha", ALPHA, "--out", out, work=work
     )
     return program.factors(out / program.INITIAL)
 

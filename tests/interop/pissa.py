@@ -2,7 +2,7 @@
 
     pissa.py --fixtures DIR --work DIR
 
-PEFT: `init_lora_weights="pissa"` (exact SVD) before any step. Ours: the factors that `lowrank init --save-initial` writes.
+PEFT: `init_lora_weights="pissa"` (exact SVD) before any step. Ours: the factors that `lowrank init` writes into `initial/`.
 Factors are unique up to sign, subspaces and the product are unique: the rows compare the sine of the largest principal
 angle of the row spaces of A and of the column spaces of B, and the relative difference of scaling * B A.
 """
@@ -36,7 +36,7 @@ def theirs(model: Path, stabilised: bool, work: Path) -> dict:
 def ours(model: Path, start: list[str], stabilised: bool, work: Path) -> dict:
     out = program.fresh(work) / "adapter"
     extra = ["--rank-stabilised"] if stabilised else []
-    settings = ["--rank", RANK, "--alpha", ALPHA, *extra, "--out", out, "--save-initial"]
+    settings = ["--rank", RANK, "--alpha", ALPHA, *extra, "--out", out]
     program.lowrank("init", "--model", model, "--data", model / "data.jsonl", *start, *settings, work=work)
     return program.factors(out / program.INITIAL)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
-# Where `--save-initial` puts the start's own factors, as a PEFT folder of rank r.
+# Where the program puts the start's own factors, as a PEFT folder of rank r.
 INITIAL = "initial"
 
 # name in the results -> flags

@@ -24,7 +24,9 @@ use crate::{AppError, Progress};
 use prepare::Prepared;
 
 /// What a run without arguments does, so that it is over in two minutes on two cores.
-const DEMONSTRATION_STEPS: u64 = 100;
+const DEMONSTRATION_STEPS: u64 = 80;
+/// The best rate for both of its starts, of those tried.
+const DEMONSTRATION_RATE: f64 = 4e-3;
 
 /// Trains an adapter, and those to compare it with, and writes adapter, metrics and report.
 ///
@@ -47,12 +49,13 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     let recipe = crate::options::print(&options)?;
     write(&run.join("recipe.toml"), &recipe)?;
     let mut summaries = Vec::new();
-    let names = std::iter::once(&options.init).chain(&options.compare);
-    for (index, name) in names.enumerate() {
-        let folder = if index == 0 { run.clone() } else { run.join(format!("compare-{name}")) };
+    let starts = std::iter::once((options.init.as_str(), options.own_rate())).chain(options.compared()?);
+    for (index, (name, rate)) in starts.enumerate() {
+        let folder = if index == 0 { run.clone() } else { run.join(format!("compare-{index}-{name}")) };
         let init_options = if index == 0 { options.init_options() } else { Default::default() };
         let begun = if index == 0 { begun } else { progress.now() };
-        let summary = session::train(&mut prepared, &options, name, &init_options, &folder, begun, progress)?;
+        let summary =
+            session::train(&mut prepared, &options, name, &init_options, rate, &folder, begun, progress)?;
         if summary.stopped == Stopped::Interrupted {
             let again = "the same command with --resume goes on from there";
             return Err(AppError::failed(format!("stopped at step {}; {again}", summary.steps)));
@@ -138,11 +141,13 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
     memory::predict(&prepared, &options)
 }
 
-/// Without model and data the run is a demonstration: fewer steps, and the plain start beside it.
+/// Without model and data the run is a demonstration: fewer steps, and the plain start beside it, each at the best of
+/// the rates of its own that were tried (`docs/studies/demonstration.md`).
 fn demonstration(options: &Tune) -> Tune {
     let mut options = options.clone();
     if options.model.is_none() && options.data.is_none() {
         options.steps = options.steps.or(Some(DEMONSTRATION_STEPS));
+        options.rate = options.rate.or(Some(DEMONSTRATION_RATE));
         if options.compare.is_empty() && options.init != "kaiming" {
             options.compare.push("kaiming".to_owned());
         }

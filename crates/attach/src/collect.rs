@@ -89,7 +89,7 @@ impl Observer for SiteTap {
 }
 
 /// Runs the model over the calibration batches and returns the leading `2·rank` triplets of each site's gradient (as
-/// many as its smaller side allows).
+/// many as its smaller side allows), after `power` power iterations ([`lowrank_init::Initialiser::power`]).
 ///
 /// Dropout is off and the loss is the training loss: labels masked, mean over tokens. Where several batches are given,
 /// tokens weigh the same in all of them; the authors average the means of batches.
@@ -101,6 +101,7 @@ pub fn collect(
     plan: &Plan,
     batches: &[Calibration],
     recompute: Recompute,
+    power: usize,
     seed: Seed,
 ) -> Result<Gradients, AttachError> {
     if batches.is_empty() {
@@ -111,13 +112,13 @@ pub fn collect(
         let width = site.shape[0].min(site.shape[1]);
         let rank = (2 * site.rank).min(width);
         // Twice the triplets that are asked for, as the authors and PEFT: q = 4r.
-        let sketch = Sketch { oversampling: rank, power: POWER };
+        let sketch = Sketch { oversampling: rank, power };
         let seed = seed.at("gradient", &site.name);
         let progress = if batches.len() == 1 {
             Progress::Once { rank, sketch, seed }
         } else {
             let q = (2 * rank).min(width);
-            let iteration = SubspaceIteration::start(seed, site.shape[0], site.shape[1], q, 2 * POWER + 2);
+            let iteration = SubspaceIteration::start(seed, site.shape[0], site.shape[1], q, 2 * power + 2);
             Progress::Pass(Box::new(
                 iteration.map_err(|source| AttachError::Evidence { site: site.name.clone(), source })?,
             ))
@@ -128,7 +129,7 @@ pub fn collect(
         );
     }
     observe(model, &taps);
-    let outcome = run(model, &taps, batches, recompute);
+    let outcome = run(model, &taps, batches, recompute, power);
     observe(model, &BTreeMap::new());
     let (loss_sum, weight) = outcome?;
     if weight <= 0.0 {
@@ -159,17 +160,15 @@ pub fn collect(
     Ok(Gradients { sites, loss: loss_sum / weight, weight })
 }
 
-/// Power iterations. Two lose 0.1 % of the first step's cosine on a slowly decaying spectrum, none lose 4 %.
-const POWER: usize = 2;
-
 /// Runs all passes; a tapped layer finishes by itself when there is one batch.
 fn run(
     model: &Decoder,
     taps: &BTreeMap<String, Arc<SiteTap>>,
     batches: &[Calibration],
     recompute: Recompute,
+    power: usize,
 ) -> Result<(f64, f64), AttachError> {
-    let passes = if batches.len() == 1 { 1 } else { 2 * POWER + 2 };
+    let passes = if batches.len() == 1 { 1 } else { 2 * power + 2 };
     let (mut loss_sum, mut weight) = (0.0, 0.0);
     for pass in 0..passes {
         for batch in batches {

@@ -47,7 +47,7 @@ fn calibration(rows: usize, name: &str) -> Calibration {
 }
 
 fn evidence(model: &mut Decoder, plan: &Plan, batches: &[Calibration]) -> Gradients {
-    collect(model, plan, batches, Recompute::Nothing, Seed(8)).unwrap()
+    collect(model, plan, batches, Recompute::Nothing, 2, Seed(8)).unwrap()
 }
 
 fn started(
@@ -266,5 +266,5 @@ fn missing_evidence_is_an_error() {
     let form = lowrank_adapt::ALL[0];
     assert!(attach(&mut model, &plan, &start, form, Offset::Shadow, None, Seed(3), "a").is_err());
     assert!(model.sites().iter().all(|(_, linear)| linear.adapters().is_empty()), "nothing was mounted");
-    assert!(collect(&mut model, &plan, &[], Recompute::Nothing, Seed(8)).is_err());
+    assert!(collect(&mut model, &plan, &[], Recompute::Nothing, 2, Seed(8)).is_err());
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::AppError;
 use crate::options::key_value;
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
@@ -138,8 +139,10 @@ pub struct Tune {
     #[arg(long, default_value = "adamw", value_name = "NAME", help_heading = "Training")]
     pub optimiser: String,
     /// Learning rate at the top of the schedule; gradient starts like the rate of full fine-tuning, plain ones a larger
-    #[arg(long, default_value_t = 5e-4, value_name = "RATE", help_heading = "Training")]
-    pub rate: f64,
+    /// [default: 5e-4]
+    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
     /// How the rate runs over the steps
     #[arg(long, default_value = "cosine", value_enum, help_heading = "Training")]
     pub schedule: ScheduleChoice,
@@ -177,8 +180,8 @@ pub struct Tune {
     /// Seed of every random draw
     #[arg(long, default_value_t = 0, value_name = "SEED", help_heading = "Training")]
     pub seed: u64,
-    /// Another start trained on the same budget for comparison; may be repeated
-    #[arg(long, value_name = "NAME", help_heading = "Training")]
+    /// Another start trained on the same budget for comparison, with a rate of its own if one is given; may be repeated
+    #[arg(long, value_name = "NAME[@RATE]", help_heading = "Training")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compare: Vec<String>,
 }
@@ -281,7 +284,31 @@ impl LossOn {
     }
 }
 
+/// Learning rate when none is given: the size that full fine-tuning of small decoders takes.
+const RATE: f64 = 5e-4;
+
 impl Tune {
+    /// The rate of the start itself.
+    #[must_use]
+    pub fn own_rate(&self) -> f64 {
+        self.rate.unwrap_or(RATE)
+    }
+
+    /// The starts to compare with, each with its rate.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when what is behind the @ is no number.
+    pub fn compared(&self) -> Result<Vec<(&str, f64)>, AppError> {
+        let one = |entry: &'_ String| -> Result<(usize, f64), AppError> {
+            let Some(at) = entry.find('@') else { return Ok((entry.len(), self.own_rate())) };
+            let rate = entry[at + 1..].parse().map_err(|_| {
+                AppError::usage(format!("--compare {entry}: \"{}\" is not a learning rate", &entry[at + 1..]))
+            })?;
+            Ok((at, rate))
+        };
+        self.compare.iter().map(|entry| one(entry).map(|(end, rate)| (&entry[..end], rate))).collect()
+    }
+
     /// Whether the start is taken back inside the base: as asked, and where the changed base is to be written.
     #[must_use]
     pub fn offset_in_base(&self) -> bool {

@@ -13,6 +13,8 @@ use super::prepare::Started;
 pub struct RunSummary {
     /// The start.
     pub init: String,
+    /// Learning rate at the top of the schedule.
+    pub rate: f64,
     /// Why it stopped.
     #[serde(serialize_with = "stopped")]
     pub stopped: Stopped,
@@ -138,15 +140,16 @@ impl fmt::Display for Tuned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<16} {:>8} {:>10} {:>10} {:>10} {:>10}",
-            "start", "steps", "loss", "held out", "before", "tokens/s"
+            "{:<16} {:>8} {:>8} {:>10} {:>10} {:>10} {:>10}",
+            "start", "rate", "steps", "loss", "held out", "before", "tokens/s"
         )?;
         for run in &self.runs {
             let speed = run.tokens_per_second.map_or_else(|| "–".to_owned(), |speed| format!("{speed:.0}"));
             writeln!(
                 f,
-                "{:<16} {:>8} {:>10} {:>10} {:>10} {:>10}",
+                "{:<16} {:>8.1e} {:>8} {:>10} {:>10} {:>10} {:>10}",
                 run.init,
+                run.rate,
                 run.steps,
                 loss(run.last_loss),
                 loss(run.held_out_after),

@@ -46,7 +46,7 @@ impl Prepared {
     /// Opens and checks everything that the options name.
     pub(crate) fn open(options: &Tune, progress: &mut dyn Progress) -> Result<Prepared, AppError> {
         initialiser(&options.init, &options.init_options())?;
-        for name in &options.compare {
+        for (name, _) in options.compared()? {
             initialiser(name, &BTreeMap::new())?;
         }
         form(&options.form)?;
@@ -141,7 +141,7 @@ impl Prepared {
         let (mut gradients, mut evidence_peak) = (None, None);
         if initialiser.needs().contains(&Need::Gradient) {
             progress.reset_peak();
-            gradients = Some(self.gradients(options, seed)?);
+            gradients = Some(self.gradients(options, initialiser.power(), seed)?);
             evidence_peak = progress.peak_memory();
         }
         let offset = if options.offset_in_base() { Offset::Base } else { Offset::Shadow };
@@ -164,7 +164,7 @@ impl Prepared {
     }
 
     /// The leading factors of the gradient of each layer, on the first sequences of the training order.
-    fn gradients(&mut self, options: &Tune, seed: Seed) -> Result<Gradients, AppError> {
+    fn gradients(&mut self, options: &Tune, power: usize, seed: Seed) -> Result<Gradients, AppError> {
         let examples: Vec<Example> = match &options.calibration_tokens {
             Some(file) => token_rows(file, &self.model)?.into_iter().map(whole_row).collect(),
             None => {
@@ -191,6 +191,7 @@ impl Prepared {
             &self.plan,
             &calibration,
             self.recompute,
+            power,
             seed.at("init", "evidence"),
         )
         .while_doing("collecting gradients")

@@ -38,6 +38,7 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
         caption: "Runs on the same budget".to_owned(),
         head: [
             "start",
+            "rate",
             "steps",
             "tokens",
             "first loss",
@@ -53,6 +54,7 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
             .map(|run| {
                 vec![
                     run.init.clone(),
+                    format!("{:.1e}", run.rate),
                     run.steps.to_string(),
                     run.tokens.to_string(),
                     loss(run.first_loss),
@@ -140,6 +142,6 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
             "nats per token",
             runs.iter().map(|run| training(run, &tokens)).collect(),
         ),
-        plot("Learning rate", "step", "rate", runs.iter().take(1).map(rate).collect()),
+        plot("Learning rate", "step", "rate", runs.iter().map(rate).collect()),
     ]
 }

@@ -18,11 +18,13 @@ use crate::objective::{Trainable, Training};
 use crate::{AppError, Progress};
 
 /// Starts and trains one adapter; it stays mounted.
+#[allow(clippy::too_many_arguments)] // What to start from, how to train it, and where to tell of it.
 pub(super) fn train(
     prepared: &mut Prepared,
     options: &Tune,
     name: &str,
     choices: &BTreeMap<String, String>,
+    rate: f64,
     folder: &Path,
     begun: f64,
     progress: &mut dyn Progress,
@@ -32,7 +34,8 @@ pub(super) fn train(
         prepared.start(options, name, choices, Some(&folder.join("start.safetensors")), progress)?;
     let started_at = progress.now();
     progress.reset_peak();
-    let (settings, identity) = (settings(prepared, options)?, identity(prepared, options, name, &started));
+    let (settings, identity) =
+        (settings(prepared, options, rate)?, identity(prepared, options, name, &started));
     let training = Training::new(
         &prepared.model.decoder,
         trainables(&started),
@@ -58,6 +61,7 @@ pub(super) fn train(
     let lines = metrics::read(folder).while_doing("reading the metrics")?;
     Ok(RunSummary {
         init: name.to_owned(),
+        rate,
         stopped: outcome.stopped,
         steps: outcome.steps,
         tokens: outcome.tokens,
@@ -93,7 +97,7 @@ fn trainables(started: &Started) -> Vec<Trainable> {
     all
 }
 
-fn settings(prepared: &Prepared, options: &Tune) -> Result<Settings, AppError> {
+fn settings(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Settings, AppError> {
     let steps = match options.steps {
         Some(steps) => steps,
         None => {
@@ -122,7 +126,7 @@ fn settings(prepared: &Prepared, options: &Tune) -> Result<Settings, AppError> {
     let settings = Settings {
         steps,
         accumulation: options.accumulate,
-        rate: options.rate,
+        rate,
         left_ratio: options.lora_plus,
         weight_decay: options.weight_decay,
         clip_norm: options.clip,

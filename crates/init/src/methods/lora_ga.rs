@@ -128,6 +128,11 @@ impl Initialiser for LoraGa {
         if weight { vec![Need::Weight, Need::Gradient] } else { vec![Need::Gradient] }
     }
 
+    fn power(&self) -> usize {
+        // The paper's factors are subspaces; PEFT's scale each direction by its singular value, and it iterates four times.
+        if self.variant == Variant::PeftCompat { 4 } else { 2 }
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("variant", self.variant.name().to_owned()),
