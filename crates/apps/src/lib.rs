@@ -25,5 +25,6 @@ pub mod tune;
 mod verify;
 
 pub use error::AppError;
+pub use lowrank_tensor::keep_memory;
 pub use model::Model;
 pub use progress::{Progress, Silent};

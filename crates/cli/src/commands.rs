@@ -101,12 +101,20 @@ fn with_recipe<T: Args>(name: &'static str, about: &'static str) -> Command {
         )
 }
 
-/// Runs the chosen subcommand.
+/// Runs the chosen subcommand, on a thread of the pool: from outside, every parallel loop would wake a sleeping thread.
 pub fn run(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError> {
+    let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(&threads) = matches.get_one::<usize>("threads") {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        pool.map_err(|error| AppError::usage(format!("--threads {threads}: {error}")))?;
+        if threads == 0 {
+            return Err(AppError::usage("--threads 0: give at least 1"));
+        }
+        pool = pool.num_threads(threads);
     }
+    let pool = pool.build().map_err(|error| AppError::failed(format!("starting threads: {error}")))?;
+    pool.install(|| dispatch(matches, stop))
+}
+
+fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError> {
     let show = if matches.get_flag("quiet") { Show::Quiet } else { Show::Progress };
     let mut terminal = Terminal::new(show, stop);
     let json = matches.get_flag("json");

@@ -1,7 +1,6 @@
 //! `lowrank`: the command line. Flags, progress and exit codes; the work is in `lowrank-apps`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // Results go to standard output, notes to standard error.
 
-mod allocator;
 mod commands;
 mod terminal;
 
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lowrank_apps::AppError;
 
 fn main() -> ExitCode {
-    allocator::keep_memory();
+    lowrank_apps::keep_memory();
     let matches = commands::command().get_matches();
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);

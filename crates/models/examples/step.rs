@@ -22,8 +22,13 @@ fn main() {
     let (threads, steps): (usize, usize) = (word(0, "1").parse().unwrap(), word(1, "10").parse().unwrap());
     let offset = if word(2, "none") == "shadow" { Offset::Shadow } else { Offset::None };
     let recompute = if word(3, "nothing") == "blocks" { Recompute::Blocks } else { Recompute::Nothing };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
+    // As the program does: keep memory between steps, and work on a thread of the pool.
+    lowrank_tensor::keep_memory();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| measure(threads, steps, offset, recompute));
+}
 
+fn measure(threads: usize, steps: usize, offset: Offset, recompute: Recompute) {
     let config = Config::from_json(&serde_json::json!({
         "model_type": "llama", "vocab_size": 8192, "hidden_size": 576, "intermediate_size": 1536,
         "num_hidden_layers": 6, "num_attention_heads": 9, "num_key_value_heads": 3,

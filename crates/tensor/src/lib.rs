@@ -16,6 +16,8 @@ mod matrix;
 pub mod ops;
 mod var;
 
+pub use kernels::memory::keep_memory;
+
 pub use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 pub use matrix::{Matrix, MatrixError};
 pub use var::Var;

@@ -34,19 +34,19 @@ pub fn step(root: &Path, arguments: &[&str]) -> Result<(), String> {
         format!("{PYTHON} is not set: the path of a Python with torch (tests/interop/setup.sh makes one)")
     })?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let example = ["--release", "--quiet", "--package", "lowrank-models", "--example", "step"];
-    succeed(Command::new(&cargo).arg("build").args(example).current_dir(root))?;
+    // The whole workspace, so that the engine is built with the features that it has for every other command.
+    let build = ["build", "--release", "--quiet", "--workspace", "--example", "step"];
+    succeed(Command::new(&cargo).args(build).current_dir(root))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    let program = target.join("release/examples/step");
 
     let mut results = vec![];
     for &threads in &options.threads {
         let settings = [threads.to_string(), options.steps.to_string()];
         let mut rounds = vec![];
         for round in 0..options.rounds {
-            let ours = || {
-                measure(
-                    Command::new(&cargo).arg("run").args(example).arg("--").args(&settings).current_dir(root),
-                )
-            };
+            let ours = || measure(Command::new(&program).args(&settings).current_dir(root));
             let peer = || {
                 measure(Command::new(&python).arg("benches/peers/step.py").args(&settings).current_dir(root))
             };

@@ -3,6 +3,7 @@
 //! Floor: 2·n·in·out flops forward and the same backward; the low-rank path adds 2·n·r·(in + out) forward and twice that
 //! backward.
 
+use super::memory::zeros;
 use super::{Real, RowSource, product};
 
 /// The factors of a low-rank path.
@@ -48,7 +49,7 @@ pub fn forward<T: Real>(
 ) -> (Vec<T>, Vec<T>) {
     let (out, inp) = (w.rows(), w.cols());
     let n = x.len() / inp.max(1);
-    let mut y = vec![T::ZERO; n * out];
+    let mut y = zeros(n * out);
     if let Some(bias) = bias {
         y.chunks_exact_mut(out.max(1)).for_each(|row| row.copy_from_slice(bias));
     }
@@ -56,7 +57,7 @@ pub fn forward<T: Real>(
     product::nt(&mut y, x, w.read(0..out, &mut scratch), [n, inp, out], bias.is_some(), T::ONE);
     let Some(LowRank { left, right }) = low_rank else { return (y, Vec::new()) };
     let r = right.len() / inp.max(1);
-    let mut hidden = vec![T::ZERO; n * r];
+    let mut hidden = zeros(n * r);
     product::nt(&mut hidden, x, right, [n, inp, r], false, T::ONE);
     product::nt(&mut y, &hidden, left, [n, r, out], true, T::ONE);
     (y, hidden)
@@ -78,22 +79,22 @@ pub fn backward<T: Real>(
     let n = dy.len() / out.max(1);
     let mut gradients = Gradients { dx: None, dleft: None, dright: None };
     if wanted.dx {
-        let mut dx = vec![T::ZERO; n * inp];
+        let mut dx = zeros(n * inp);
         let mut scratch = Vec::new();
         product::nn(&mut dx, dy, w.read(0..out, &mut scratch), [n, out, inp], false, T::ONE);
         gradients.dx = Some(dx);
     }
     let Some(LowRank { left, right }) = low_rank else { return gradients };
     let r = right.len() / inp.max(1);
-    let mut dh = vec![T::ZERO; n * r];
+    let mut dh = zeros(n * r);
     product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
     if wanted.dright {
-        let mut dright = vec![T::ZERO; r * inp];
+        let mut dright = zeros(r * inp);
         product::tn(&mut dright, &dh, x, [n, r, inp], false, T::ONE);
         gradients.dright = Some(dright);
     }
     if wanted.dleft {
-        let mut dleft = vec![T::ZERO; out * r];
+        let mut dleft = zeros(out * r);
         product::tn(&mut dleft, dy, hidden, [n, out, r], false, T::ONE);
         gradients.dleft = Some(dleft);
     }

@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod cross_entropy;
 pub mod linear;
+pub mod memory;
 pub mod product;
 mod real;
 pub mod rms_norm;

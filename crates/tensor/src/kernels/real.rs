@@ -57,13 +57,14 @@ impl Real for f32 {
     /// loops around it become vector code.
     #[inline(always)]
     fn exp(self) -> f32 {
-        // Adding and subtracting 1.5·2²³ rounds to the nearest integer without an instruction of its own.
+        // Adding 1.5·2²³ rounds to the nearest integer, which then stands in the low bits: no conversion is needed.
         const ROUND: f32 = 12_582_912.0;
         // ln 2 in two parts, the first short, so that n·LN2_HIGH is exact.
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
         let x = self.clamp(-104.0, 88.8);
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let rounded = x * std::f32::consts::LOG2_E + ROUND;
+        let n = rounded - ROUND;
         let r = (x - n * LN2_HIGH) - n * LN2_LOW;
         let mut p = 1.987_569_1e-4_f32;
         p = p * r + 1.398_199_9e-3;
@@ -73,8 +74,9 @@ impl Real for f32 {
         p = p * r + 0.5;
         let e = p * (r * r) + r + 1.0;
         // 2ⁿ in two factors: n reaches beyond the exponents of normal numbers on both sides.
-        let half = (n * 0.5).floor();
-        let power = |n: f32| f32::from_bits(((n as i32 + 127) as u32) << 23);
+        let n = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+        let half = n >> 1;
+        let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
         e * power(half) * power(n - half)
     }
 }
@@ -127,27 +129,46 @@ pub(super) fn exp_and_sum<T: Real>(values: &mut [T], shift: T) -> f64 {
     )
 }
 
-/// The larger of two, NaN if either is: a comparison with NaN is false, and NaN is unlike itself.
-#[inline(always)]
-#[allow(clippy::eq_op)] // The test for NaN that vectorises for every `Real`.
-pub(super) fn larger<T: Real>(best: T, next: T) -> T {
-    if best >= next || best != best { best } else { next }
-}
-
-/// The largest value, NaN if there is one; `−∞` of nothing.
+/// The largest value, as the shift of a softmax; `−∞` of nothing. NaN is passed over: it shows in the sum of
+/// exponentials, and a comparison that keeps it would be three instructions for one.
 pub(super) fn largest<T: Real>(values: &[T]) -> T {
+    let larger = |best: T, next: T| if next > best { next } else { best };
     T::vectorised(
         #[inline(always)]
         || {
-            let mut lanes = [T::from_f64(f64::NEG_INFINITY); 16];
-            for group in values.chunks(16) {
+            const LANES: usize = 16;
+            let mut lanes = [T::from_f64(f64::NEG_INFINITY); LANES];
+            let mut groups = values.chunks_exact(LANES);
+            for group in &mut groups {
                 for (value, lane) in group.iter().zip(&mut lanes) {
                     *lane = larger(*lane, *value);
                 }
             }
-            lanes.into_iter().fold(lanes[0], larger)
+            groups.remainder().iter().chain(&lanes).copied().fold(lanes[0], larger)
         },
     )
+}
+
+/// `Σ aᵢ·bᵢ`: f32 values are added in sixteen lanes over short runs and the runs in f64. To be called inside
+/// [`Real::vectorised`].
+#[inline(always)]
+pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
+    const LANES: usize = 16;
+    let mut total = 0.0;
+    for (a, b) in a.chunks(LANES * 16).zip(b.chunks(LANES * 16)) {
+        let mut lanes = [T::ZERO; LANES];
+        let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        for (a, b) in (&mut left).zip(&mut right) {
+            for ((a, b), lane) in a.iter().zip(b).zip(&mut lanes) {
+                *lane += *a * *b;
+            }
+        }
+        for ((a, b), lane) in left.remainder().iter().zip(right.remainder()).zip(&mut lanes) {
+            *lane += *a * *b;
+        }
+        total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
+    }
+    total
 }
 
 #[cfg(test)]
@@ -180,14 +201,18 @@ mod tests {
 
     #[test]
     fn sums_and_maxima_of_odd_lengths() {
-        for length in [0, 1, 15, 16, 17, 300] {
+        for length in [0, 1, 15, 16, 17, 300, 513] {
             let mut values: Vec<f32> = (0..length).map(|i| (i as f32 * 0.37).sin()).collect();
             let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(largest(&values), most);
+            let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
+            assert!((dot(&values, &values) - squares).abs() <= 1e-6 * squares.max(1.0));
             let truth: f64 = values.iter().map(|&v| f64::from(v - 0.5).exp()).sum();
             let sum = exp_and_sum(&mut values, 0.5);
             assert!((sum - truth).abs() <= 1e-6 * truth.max(1.0), "{sum} {truth}");
         }
-        assert!(largest(&[1.0, f32::NAN, 2.0]).is_nan());
+        let mut values = [1.0, f32::NAN, 2.0];
+        let shift = largest(&values);
+        assert!(exp_and_sum(&mut values, shift).is_nan(), "NaN is not lost");
     }
 }

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::Real;
+use super::real::dot;
 
 /// Rows of one task.
 const ROWS: usize = 32;
@@ -20,7 +21,7 @@ pub fn forward<T: Real>(x: &[T], gain: &[T], epsilon: f64, y: &mut [T], inverse:
             #[inline(always)]
             || {
                 for ((y, x), inverse) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
-                    let square = sum(x.iter().map(|&x| x.to_f64() * x.to_f64()));
+                    let square = dot(x, x);
                     *inverse = T::from_f64(1.0 / (square / d as f64 + epsilon).sqrt());
                     for ((y, &x), &gain) in y.iter_mut().zip(x).zip(gain) {
                         *y = x * *inverse * gain;
@@ -51,12 +52,13 @@ pub fn backward<T: Real>(
             || {
                 let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d)).zip(inverse);
                 for (((dx, x), dy), &c) in rows {
-                    let products =
-                        x.iter().zip(dy).zip(gain).map(|((&x, &dy), &g)| x.to_f64() * (dy * g).to_f64());
-                    let mean = T::from_f64(sum(products) / d as f64);
+                    for ((dx, &dy), &gain) in dx.iter_mut().zip(dy).zip(gain) {
+                        *dx = dy * gain;
+                    }
+                    let mean = T::from_f64(dot(dx, x) / d as f64);
                     let shrink = c * c * c * mean;
-                    for (((dx, &x), &dy), &gain) in dx.iter_mut().zip(x).zip(dy).zip(gain) {
-                        *dx = dy * gain * c - x * shrink;
+                    for (dx, &x) in dx.iter_mut().zip(x) {
+                        *dx = *dx * c - x * shrink;
                     }
                 }
             },
@@ -81,14 +83,4 @@ pub fn backward<T: Real>(
     for (column, dgain) in dgain.iter_mut().enumerate() {
         *dgain = T::from_f64(partial.iter().map(|sums| sums[column]).sum());
     }
-}
-
-/// A sum in eight lanes, so that the compiler may use vector registers and the order stays fixed.
-#[inline(always)]
-fn sum(values: impl Iterator<Item = f64>) -> f64 {
-    let mut lanes = [0.0; 8];
-    for (index, value) in values.enumerate() {
-        lanes[index % 8] += value;
-    }
-    lanes.iter().sum()
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::fused::{FlexTensor, Fused, run3, tensor, values};
+use crate::kernels::memory::zeros;
 use crate::kernels::{Real, attention as kernel};
 use crate::{from_rows, is_cpu, with_float};
 
@@ -119,7 +120,7 @@ impl Attention {
     fn run<T: Real>(&self, inputs: &[FlexTensor]) -> (FlexTensor, FlexTensor) {
         let n = self.layout.batch * self.layout.time;
         let width = self.heads.heads * self.heads.head_dim;
-        let (mut out, mut lse) = (vec![T::ZERO; n * width], vec![T::ZERO; n * self.heads.heads]);
+        let (mut out, mut lse) = (zeros(n * width), zeros(n * self.heads.heads));
         kernel::forward::<T>(
             &self.shape(),
             self.heads.scale(),
@@ -138,8 +139,8 @@ impl Attention {
         let n = self.layout.batch * self.layout.time;
         let width = self.heads.heads * self.heads.head_dim;
         let kv_width = self.heads.kv_heads * self.heads.head_dim;
-        let mut dq = vec![T::ZERO; n * width];
-        let (mut dk, mut dv) = (vec![T::ZERO; n * kv_width], vec![T::ZERO; n * kv_width]);
+        let mut dq = zeros(n * width);
+        let (mut dk, mut dv) = (zeros(n * kv_width), zeros(n * kv_width));
         kernel::backward::<T>(
             &self.shape(),
             self.heads.scale(),

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::fused::{FlexTensor, Fused, run2, tensor, values};
+use crate::kernels::memory::zeros;
 use crate::kernels::{Real, product};
 use crate::{is_cpu, with_float};
 
@@ -27,7 +28,7 @@ fn sizes(x: &FlexTensor, w: &FlexTensor) -> (usize, usize, usize) {
 
 fn run<T: Real>(x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
     let (n, inp, out) = sizes(x, w);
-    let mut y = vec![T::ZERO; n * out];
+    let mut y = zeros(n * out);
     product::nt(&mut y, values(x), values(w), [n, inp, out], false, T::ONE);
     tensor(y, &[n, out])
 }
@@ -40,12 +41,12 @@ fn differentiate<T: Real>(
 ) -> Vec<Option<FlexTensor>> {
     let (n, inp, out) = sizes(x, w);
     let dx = wanted[0].then(|| {
-        let mut dx = vec![T::ZERO; n * inp];
+        let mut dx = zeros(n * inp);
         product::nn(&mut dx, values(grad), values(w), [n, out, inp], false, T::ONE);
         tensor(dx, &[n, inp])
     });
     let dw = wanted[1].then(|| {
-        let mut dw = vec![T::ZERO; out * inp];
+        let mut dw = zeros(out * inp);
         product::tn(&mut dw, values(grad), values(x), [n, out, inp], false, T::ONE);
         tensor(dw, &[out, inp])
     });

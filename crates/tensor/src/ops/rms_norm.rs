@@ -5,6 +5,7 @@
 use burn::tensor::Tensor;
 
 use crate::fused::{FlexTensor, Fused, run2, tensor, values};
+use crate::kernels::memory::zeros;
 use crate::kernels::{Real, rms_norm as kernel};
 use crate::{is_cpu, with_float};
 
@@ -30,7 +31,7 @@ pub fn rms_norm(x: Tensor<2>, gain: Tensor<2>, epsilon: f64) -> Tensor<2> {
 impl RmsNorm {
     fn run<T: Real>(&self, x: &FlexTensor, gain: &FlexTensor) -> (FlexTensor, FlexTensor) {
         let (n, d) = (x.layout().shape()[0], x.layout().shape()[1]);
-        let (mut y, mut inverse) = (vec![T::ZERO; n * d], vec![T::ZERO; n]);
+        let (mut y, mut inverse) = (zeros(n * d), zeros(n));
         kernel::forward(values::<T>(x), values(gain), self.epsilon, &mut y, &mut inverse);
         (tensor(y, &[n, d]), tensor(inverse, &[n]))
     }
@@ -42,8 +43,8 @@ fn differentiate<T: Real>(
     wanted: &[bool],
 ) -> Vec<Option<FlexTensor>> {
     let (n, d) = (grad.layout().shape()[0], grad.layout().shape()[1]);
-    let mut dx = vec![T::ZERO; n * d];
-    let mut dgain = wanted[1].then(|| vec![T::ZERO; d]);
+    let mut dx = zeros(n * d);
+    let mut dgain = wanted[1].then(|| zeros(d));
     kernel::backward(
         values::<T>(&saved[0]),
         values(&saved[1]),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::fused::{FlexTensor, Fused, run1, tensor, values};
+use crate::kernels::memory::zeros;
 use crate::kernels::{Real, rotary as kernel};
 use crate::{is_cpu, with_float};
 
@@ -49,7 +50,7 @@ pub fn rotary(x: Tensor<2>, tables: &Arc<Rotary>, positions: &Arc<[u32]>) -> Ten
 impl Turn {
     fn run<T: Real>(&self, x: &FlexTensor, direction: kernel::Direction) -> FlexTensor {
         let (n, width) = (x.layout().shape()[0], x.layout().shape()[1]);
-        let mut y = vec![T::ZERO; n * width];
+        let mut y = zeros(n * width);
         let tables =
             kernel::Tables { cos: &self.tables.cos, sin: &self.tables.sin, head_dim: self.tables.head_dim };
         kernel::apply(values::<T>(x), &mut y, &tables, &self.positions, direction);

@@ -5,6 +5,7 @@
 use burn::tensor::Tensor;
 
 use crate::fused::{FlexTensor, Fused, run2, tensor, values};
+use crate::kernels::memory::zeros;
 use crate::kernels::{Real, swiglu as kernel};
 use crate::{is_cpu, with_float};
 
@@ -27,14 +28,14 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 fn run<T: Real>(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     let (n, f) = (gate.layout().shape()[0], gate.layout().shape()[1]);
-    let mut y = vec![T::ZERO; n * f];
+    let mut y = zeros(n * f);
     kernel::forward(values::<T>(gate), values(up), &mut y);
     tensor(y, &[n, f])
 }
 
 fn differentiate<T: Real>(grad: &FlexTensor, saved: &[FlexTensor]) -> Vec<Option<FlexTensor>> {
     let (n, f) = (grad.layout().shape()[0], grad.layout().shape()[1]);
-    let (mut dgate, mut dup) = (vec![T::ZERO; n * f], vec![T::ZERO; n * f]);
+    let (mut dgate, mut dup) = (zeros(n * f), zeros(n * f));
     kernel::backward(values::<T>(&saved[0]), values(&saved[1]), values(grad), &mut dgate, &mut dup);
     vec![Some(tensor(dgate, &[n, f])), Some(tensor(dup, &[n, f]))]
 }

@@ -5,7 +5,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::super::Real;
-use super::super::real::{exp_and_sum, larger, largest};
+use super::super::real::{exp_and_sum, largest};
 use super::{KEYS, QUERIES, Shape, gather};
 
 /// # Shapes
@@ -90,9 +90,8 @@ impl Tile<'_> {
                     continue;
                 }
                 let seen = &mut scores[visible];
-                let best = larger(maxima[row], largest(seen));
-                // NaN is unlike itself, so it takes this way too, and stays.
-                if best != maxima[row] {
+                let best = largest(seen);
+                if best > maxima[row] {
                     // A new maximum: what was accumulated shrinks by e^(old − new), which is 0 for the first tile.
                     let shrink = Real::exp(maxima[row] - best);
                     sums[row] *= shrink.to_f64();
