@@ -2,7 +2,7 @@
 //!
 //! [`tune`] and `init` start and train adapters, [`merge`] and [`export`] hand them on and verify what they wrote,
 //! [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`] and
-//! [`reference`] print the cards.
+//! [`mod@reference`] print the cards.
 
 pub mod catalogue;
 pub mod data;

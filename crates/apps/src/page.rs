@@ -196,7 +196,7 @@ fn number(value: f64) -> String {
         format!("{:.1}M", value / 1e6)
     } else if size >= 1e4 {
         format!("{:.0}k", value / 1e3)
-    } else if size >= 100.0 {
+    } else if size >= 100.0 || value.fract() == 0.0 {
         format!("{value:.0}")
     } else if size >= 0.01 {
         format!("{value:.2}")

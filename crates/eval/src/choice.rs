@@ -52,7 +52,7 @@ impl MultipleChoice {
 /// Asks every question; `each` sees the number answered.
 ///
 /// # Errors
-/// As [`log_likelihoods`].
+/// [`ModelError`] for tokens outside the vocabulary or a question longer than the context.
 pub fn multiple_choice(
     model: &Decoder,
     questions: &[TokenizedQuestion],

@@ -227,7 +227,8 @@ fn any_number_of_threads_gives_the_same_bits() {
         })
     };
     assert!(run(1) == run(1), "one thread, twice");
-    assert!(run(2) == run(2), "two threads, twice");
+    assert!(run(1) == run(2), "one thread and two");
+    assert!(run(3) == run(2), "three threads and two");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) fn predict(prepared: &Prepared, options: &Tune) -> Result<DryRun, App
         Recompute::Nothing => config.layers * block,
         Recompute::Blocks => config.layers * config.hidden + block,
     };
-    let chunk = (8 << 20).min(tokens * config.vocabulary);
+    let chunk = (6 << 20).min(tokens * config.vocabulary);
     let widest = sites.iter().map(|(_, site)| match site.weight() {
         // A stored weight is widened into a buffer while it is used.
         Weight::Frozen(matrix) if matrix.bytes() < 4 * matrix.shape().iter().product::<usize>() => {

@@ -45,6 +45,9 @@ pub struct RunSummary {
     /// Losses and rates step by step.
     #[serde(skip)]
     pub curve: Vec<Line>,
+    /// Each step with the seconds of training up to its end.
+    #[serde(skip)]
+    pub times: Vec<(u64, f64)>,
     /// What became of each layer.
     #[serde(skip)]
     pub changes: Vec<SiteChange>,

@@ -109,8 +109,8 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         points: run.curve.iter().filter_map(|line| Some((line.step as f64, line.eval?))).collect(),
         marked: true,
     };
-    let training = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> f64| {
-        let raw: Vec<(f64, f64)> = run.curve.iter().filter_map(|line| Some((x(line), line.loss?))).collect();
+    let training = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> Option<f64>| {
+        let raw: Vec<(f64, f64)> = run.curve.iter().filter_map(|line| Some((x(line)?, line.loss?))).collect();
         let mean = |at: usize| {
             let window = &raw[at.saturating_sub(SMOOTHING - 1)..=at];
             window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64
@@ -126,8 +126,12 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         points: run.curve.iter().filter_map(|line| Some((line.step as f64, line.rate?))).collect(),
         marked: false,
     };
-    let step = |line: &lowrank_train::metrics::Line| line.step as f64;
-    let tokens = |line: &lowrank_train::metrics::Line| line.tokens.unwrap_or(0) as f64;
+    let step = |line: &lowrank_train::metrics::Line| Some(line.step as f64);
+    let tokens = |line: &lowrank_train::metrics::Line| Some(line.tokens? as f64);
+    let timed = |run: &RunSummary| {
+        let times: std::collections::BTreeMap<u64, f64> = run.times.iter().copied().collect();
+        training(run, &|line| times.get(&line.step).copied())
+    };
     vec![
         plot("Held-out loss", "step", "nats per token", runs.iter().map(held_out).collect()),
         plot(
@@ -141,6 +145,12 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
             "tokens read",
             "nats per token",
             runs.iter().map(|run| training(run, &tokens)).collect(),
+        ),
+        plot(
+            "Training loss against time",
+            "seconds in training steps",
+            "nats per token",
+            runs.iter().map(timed).collect(),
         ),
         plot("Learning rate", "step", "rate", runs.iter().map(rate).collect()),
     ]

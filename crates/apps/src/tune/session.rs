@@ -76,6 +76,7 @@ pub(super) fn train(
         training_peak_bytes: progress.peak_memory(),
         verified: None,
         curve: lines,
+        times: watched.times,
         changes: changes(&started)?,
         started,
     })

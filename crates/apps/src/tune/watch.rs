@@ -13,11 +13,12 @@ pub struct Watch<'a> {
     first: Option<f64>,
     seconds: f64,
     tokens: u64,
+    times: Vec<(u64, f64)>,
     held_out: Option<f64>,
 }
 
 /// What was measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Watched {
     /// Seconds in steps.
     pub seconds: f64,
@@ -25,19 +26,30 @@ pub struct Watched {
     pub tokens: u64,
     /// The moment at which the first step was done.
     pub first_step: Option<f64>,
+    /// Each step with the seconds in steps up to its end; of this process only, when it went on from a checkpoint.
+    pub times: Vec<(u64, f64)>,
 }
 
 impl<'a> Watch<'a> {
     /// Starts the clock of the first step.
     pub fn new(progress: &'a mut dyn Progress, stop: Stop) -> Watch<'a> {
         let mark = progress.now();
-        Watch { progress, stop, mark, first: None, seconds: 0.0, tokens: 0, held_out: None }
+        Watch {
+            progress,
+            stop,
+            mark,
+            first: None,
+            seconds: 0.0,
+            tokens: 0,
+            times: Vec::new(),
+            held_out: None,
+        }
     }
 
     /// What was measured.
     #[must_use]
     pub fn finish(self) -> Watched {
-        Watched { seconds: self.seconds, tokens: self.tokens, first_step: self.first }
+        Watched { seconds: self.seconds, tokens: self.tokens, first_step: self.first, times: self.times }
     }
 }
 
@@ -59,6 +71,7 @@ impl Observer for Watch<'_> {
                 self.first.get_or_insert(now);
                 self.seconds += now - self.mark;
                 self.tokens += step.tokens;
+                self.times.push((step.step, self.seconds));
                 let held_out = self.held_out.map_or_else(String::new, |loss| format!(", held out {loss:.3}"));
                 let note = format!("loss {:.3}{held_out}, rate {:.1e}", step.loss, step.rate);
                 self.progress.step(step.step, &note);

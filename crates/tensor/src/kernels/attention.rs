@@ -1,7 +1,7 @@
 //! Causal grouped-query attention in tiles: `out = softmax(scale·q kᵀ + mask) v`, without the score matrix in memory.
 //!
-//! Queries of one key/value head are taken together: a tile holds [`QUERIES`] tokens times the query heads of the group,
-//! so that its products with a tile of [`KEYS`] keys are large enough to run at the machine's rate. The forward keeps a
+//! Queries of one key/value head are taken together: a tile holds `QUERIES` tokens times the query heads of the group,
+//! so that its products with a tile of `KEYS` keys are large enough to run at the machine's rate. The forward keeps a
 //! running maximum and sum (Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018) and one log-sum-exp
 //! for each row; the backward recomputes a tile's probabilities from it (Dao et al., "FlashAttention", 2022).
 //!

@@ -5,11 +5,13 @@
 
 use rayon::prelude::*;
 
+use super::memory::zeros;
 use super::real::{exp_and_sum, largest};
 use super::{Real, RowSource, product};
 
 /// Logits of one chunk of rows take at most this many values.
-const CHUNK: usize = 8 << 20;
+/// 24 MiB in f32: below what glibc would give back to the kernel after each chunk.
+const CHUNK: usize = 6 << 20;
 /// Rows of the vocabulary that are widened and multiplied at a time.
 const VOCABULARY: usize = 4096;
 
@@ -79,8 +81,8 @@ pub fn forward<T: Real>(
     let mut outcome = Outcome {
         loss: 0.0,
         nll: vec![0.0; targets.len()],
-        dh: wanted.dh.then(|| vec![T::ZERO; targets.len() * d]),
-        dw: wanted.dw.then(|| vec![T::ZERO; v * d]),
+        dh: wanted.dh.then(|| zeros(targets.len() * d)),
+        dw: wanted.dw.then(|| zeros(v * d)),
     };
     // Rows without a target are dropped before anything is multiplied.
     let kept: Vec<usize> = (0..targets.len()).filter(|&row| targets[row] >= 0).collect();
@@ -90,7 +92,7 @@ pub fn forward<T: Real>(
         let n = rows.len();
         let hidden: Vec<T> = rows.iter().flat_map(|&row| &h[row * d..(row + 1) * d]).copied().collect();
         // One block after another, each [n, block]: rows of a block are contiguous for the products.
-        let mut logits = vec![T::ZERO; n * v];
+        let mut logits = zeros(n * v);
         for (block, logits) in logits.chunks_mut(n * VOCABULARY).enumerate() {
             let m = logits.len() / n;
             let words = head.read(block * VOCABULARY..block * VOCABULARY + m, &mut scratch);
@@ -105,7 +107,7 @@ pub fn forward<T: Real>(
         if !(wanted.dh || wanted.dw) {
             continue;
         }
-        let mut dh = vec![T::ZERO; n * d];
+        let mut dh = zeros(n * d);
         for (block, logits) in logits.chunks(n * VOCABULARY).enumerate() {
             let m = logits.len() / n;
             let range = block * VOCABULARY..block * VOCABULARY + m;

@@ -3,6 +3,8 @@
 //! Floor: 2·n·in·out flops forward and the same backward; the low-rank path adds 2·n·r·(in + out) forward and twice that
 //! backward.
 
+use faer::MatRef;
+
 use super::memory::zeros;
 use super::{Real, RowSource, product};
 
@@ -54,10 +56,20 @@ pub fn forward<T: Real>(
         y.chunks_exact_mut(out.max(1)).for_each(|row| row.copy_from_slice(bias));
     }
     let mut scratch = Vec::new();
-    product::nt(&mut y, x, w.read(0..out, &mut scratch), [n, inp, out], bias.is_some(), T::ONE);
-    let Some(LowRank { left, right }) = low_rank else { return (y, Vec::new()) };
+    let w = w.read(0..out, &mut scratch);
+    let Some(LowRank { left, right }) = low_rank else {
+        product::nt(&mut y, x, w, [n, inp, out], bias.is_some(), T::ONE);
+        return (y, Vec::new());
+    };
     let r = right.len() / inp.max(1);
     let mut hidden = zeros(n * r);
+    if product::shares(n) {
+        let transposed = |values, rows, cols| MatRef::from_row_major_slice(values, rows, cols).transpose();
+        let parts = [transposed(w, out, inp), transposed(right, r, inp), transposed(left, out, r)];
+        product::beside(&mut y, &mut hidden, x, parts, bias.is_some());
+        return (y, hidden);
+    }
+    product::nt(&mut y, x, w, [n, inp, out], bias.is_some(), T::ONE);
     product::nt(&mut hidden, x, right, [n, inp, r], false, T::ONE);
     product::nt(&mut y, &hidden, left, [n, r, out], true, T::ONE);
     (y, hidden)
@@ -78,28 +90,48 @@ pub fn backward<T: Real>(
     let (out, inp) = (w.rows(), w.cols());
     let n = dy.len() / out.max(1);
     let mut gradients = Gradients { dx: None, dleft: None, dright: None };
-    if wanted.dx {
-        let mut dx = zeros(n * inp);
-        let mut scratch = Vec::new();
-        product::nn(&mut dx, dy, w.read(0..out, &mut scratch), [n, out, inp], false, T::ONE);
-        gradients.dx = Some(dx);
-    }
-    let Some(LowRank { left, right }) = low_rank else { return gradients };
+    let Some(LowRank { left, right }) = low_rank else {
+        if wanted.dx {
+            let (mut dx, mut scratch) = (zeros(n * inp), Vec::new());
+            product::nn(&mut dx, dy, w.read(0..out, &mut scratch), [n, out, inp], false, T::ONE);
+            gradients.dx = Some(dx);
+        }
+        return gradients;
+    };
     let r = right.len() / inp.max(1);
     let mut dh = zeros(n * r);
-    product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
-    if wanted.dright {
+    if wanted.dx {
+        let (mut dx, mut scratch) = (zeros(n * inp), Vec::new());
+        let w = w.read(0..out, &mut scratch);
+        if product::shares(n) {
+            let rows = MatRef::from_row_major_slice;
+            product::beside(
+                &mut dx,
+                &mut dh,
+                dy,
+                [rows(w, out, inp), rows(left, out, r), rows(right, r, inp)],
+                false,
+            );
+        } else {
+            product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
+            product::nn(&mut dx, dy, w, [n, out, inp], false, T::ONE);
+            product::nn(&mut dx, &dh, right, [n, r, inp], true, T::ONE);
+        }
+        gradients.dx = Some(dx);
+    } else {
+        product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
+    }
+    let dright = || {
         let mut dright = zeros(r * inp);
         product::tn(&mut dright, &dh, x, [n, r, inp], false, T::ONE);
-        gradients.dright = Some(dright);
-    }
-    if wanted.dleft {
+        dright
+    };
+    let dleft = || {
         let mut dleft = zeros(out * r);
         product::tn(&mut dleft, dy, hidden, [n, out, r], false, T::ONE);
-        gradients.dleft = Some(dleft);
-    }
-    if let Some(dx) = &mut gradients.dx {
-        product::nn(dx, &dh, right, [n, r, inp], true, T::ONE);
-    }
+        dleft
+    };
+    (gradients.dright, gradients.dleft) =
+        rayon::join(|| wanted.dright.then(dright), || wanted.dleft.then(dleft));
     gradients
 }

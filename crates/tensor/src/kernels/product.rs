@@ -1,7 +1,8 @@
-//! Matrix products of row-major slices, cut into fixed blocks of rows of the result.
+//! Matrix products of row-major slices, cut into fixed tiles of the result.
 //!
-//! Each block is one sequential faer product, so results do not depend on the number of threads. A block packs its
-//! right-hand side again: at 256 rows that is one packed value for 512 flops of each column, below 5 % of the time.
+//! Each tile is one sequential faer product, and tiles depend on the shape alone, so results do not depend on the number
+//! of threads. A tile packs its right-hand side again: at 256 rows that is one packed value for 512 flops of each column,
+//! below 5 % of the time.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -9,13 +10,30 @@ use rayon::prelude::*;
 
 use super::Real;
 
-/// Rows of the result in one block.
+/// Rows of the result in one tile.
 const ROWS: usize = 256;
+/// Tiles that a result has at least, so that few rows do not leave threads idle, unless they would be narrower than
+/// [`NARROW`].
+const TILES: usize = 4;
+/// Columns of the narrowest tile.
+const NARROW: usize = 128;
 /// Below this many rows a product is a few dot products (decoding one token) and is cut along its columns instead.
 const FEW: usize = 8;
 
 fn accum(add: bool) -> Accum {
     if add { Accum::Add } else { Accum::Replace }
+}
+
+/// Hands out the tiles of a row-major `[n, m]` result with their first row and column.
+fn tiled<T: Real>(y: &mut [T], [n, m]: [usize; 2], work: impl Fn(usize, usize, MatMut<'_, T>) + Sync) {
+    let across = TILES.div_ceil(n.div_ceil(ROWS));
+    let columns = m.div_ceil(across).next_multiple_of(16).max(NARROW);
+    let y = MatMut::from_row_major_slice_mut(y, n, m);
+    y.par_row_chunks_mut(ROWS).enumerate().for_each(|(down, rows)| {
+        rows.par_col_chunks_mut(columns)
+            .enumerate()
+            .for_each(|(across, tile)| work(down * ROWS, across * columns, tile));
+    });
 }
 
 /// `y [n, m] (+)= α · x [n, k] · wᵀ`, w `[m, k]`.
@@ -27,11 +45,11 @@ pub fn nt<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bo
     if n < FEW {
         return few(y, x, w, [n, k, m], add, alpha);
     }
+    let x = MatRef::from_row_major_slice(x, n, k);
     let w = MatRef::from_row_major_slice(w, m, k).transpose();
-    y.par_chunks_mut(ROWS * m).enumerate().for_each(|(block, y)| {
-        let rows = y.len() / m;
-        let x = MatRef::from_row_major_slice(&x[block * ROWS * k..][..rows * k], rows, k);
-        matmul(MatMut::from_row_major_slice_mut(y, rows, m), accum(add), x, w, alpha, Par::Seq);
+    tiled(y, [n, m], |row, column, tile| {
+        let (x, w) = (x.subrows(row, tile.nrows()), w.subcols(column, tile.ncols()));
+        matmul(tile, accum(add), x, w, alpha, Par::Seq);
     });
 }
 
@@ -73,12 +91,42 @@ pub fn nn<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bo
     if y.is_empty() {
         return;
     }
+    let x = MatRef::from_row_major_slice(x, n, k);
     let w = MatRef::from_row_major_slice(w, k, m);
-    y.par_chunks_mut(ROWS * m).enumerate().for_each(|(block, y)| {
-        let rows = y.len() / m;
-        let x = MatRef::from_row_major_slice(&x[block * ROWS * k..][..rows * k], rows, k);
-        matmul(MatMut::from_row_major_slice_mut(y, rows, m), accum(add), x, w, alpha, Par::Seq);
+    tiled(y, [n, m], |row, column, tile| {
+        let (x, w) = (x.subrows(row, tile.nrows()), w.subcols(column, tile.ncols()));
+        matmul(tile, accum(add), x, w, alpha, Par::Seq);
     });
+}
+
+/// A low-rank path beside a frozen product, in one pass over x: `hidden [n, r] = x · first`, then
+/// `y [n, m] (+)= x · w + hidden · second`, with x `[n, k]`, w `[k, m]`, first `[k, r]`, second `[r, m]`, whichever way they
+/// lie in memory. A tile's rows of x and y stay in the cache between the three products, and threads meet once instead of
+/// three times. Only for enough rows to share: see [`shares`].
+pub fn beside<T: Real>(
+    y: &mut [T],
+    hidden: &mut [T],
+    x: &[T],
+    [w, first, second]: [MatRef<'_, T>; 3],
+    add: bool,
+) {
+    let ((k, m), r) = (w.shape(), first.ncols());
+    let n = x.len() / k.max(1);
+    let x = MatRef::from_row_major_slice(x, n, k);
+    let y = MatMut::from_row_major_slice_mut(y, n, m).par_row_chunks_mut(ROWS);
+    let hidden = MatMut::from_row_major_slice_mut(hidden, n, r).par_row_chunks_mut(ROWS);
+    y.zip(hidden).enumerate().for_each(|(block, (mut y, mut hidden))| {
+        let x = x.subrows(block * ROWS, y.nrows());
+        matmul(hidden.as_mut(), Accum::Replace, x, first, T::ONE, Par::Seq);
+        matmul(y.as_mut(), accum(add), x, w, T::ONE, Par::Seq);
+        matmul(y, Accum::Add, hidden.as_ref(), second, T::ONE, Par::Seq);
+    });
+}
+
+/// Whether `n` rows are enough tiles for [`beside`].
+#[must_use]
+pub fn shares(n: usize) -> bool {
+    n.div_ceil(ROWS) >= TILES
 }
 
 /// `y [m, k] (+)= α · xᵀ · z`, x `[n, m]`, z `[n, k]`: sums over the n rows.
@@ -132,7 +180,7 @@ mod tests {
 
     #[test]
     fn products_equal_their_sums() {
-        for [n, k, m] in [[1, 70, 130], [5, 3, 2], [300, 17, 40], [513, 9, 300], [40, 20, 7]] {
+        for [n, k, m] in [[1, 70, 130], [5, 3, 2], [300, 17, 40], [513, 9, 300], [40, 20, 7], [200, 5, 700]] {
             for add in [false, true] {
                 let (x, w, z) = (draws("x", n * k), draws("w", m * k), draws("z", n * m));
                 let (mut y, mut back, mut gram) = (draws("y", n * m), draws("b", n * k), draws("g", m * k));
