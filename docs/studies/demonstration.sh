@@ -21,6 +21,8 @@ run() {
 export -f run
 for seed in 0 1 2; do
     for rate in 1e-3 2e-3 4e-3 8e-3 1.6e-2; do
+        # The outer rates, which seed 0 has shown to be worse for every start, are not repeated.
+        [[ "$seed" == 0 || "$rate" == 1e-3 || "$rate" == 4e-3 || "$rate" == 8e-3 ]] || continue
         for init in kaiming lora-ga lora-ga-control; do
             echo "$work $init $rate $seed"
         done

@@ -136,14 +136,15 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
     )
 }
 
-/// What a run would adapt, with its predicted memory and time; nothing is computed but a few steps' worth of timing.
+/// What a run would adapt, with its predicted memory and time; nothing is computed but
+/// one product, to know the machine's rate.
 ///
 /// # Errors
 /// [`AppError::Usage`] for whatever `tune` would refuse.
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = demonstration(options);
     let prepared = Prepared::open(&options, progress)?;
-    memory::predict(&prepared, &options)
+    memory::predict(&prepared, &options, progress)
 }
 
 fn is_demonstration(options: &Tune) -> bool {

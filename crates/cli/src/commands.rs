@@ -74,7 +74,8 @@ fn global(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn plain<T: Args>(name: &'static str, about: &'static str) -> Command {
-    T::augment_args(Command::new(name).about(about))
+    // After the options, whose own description would take its place.
+    T::augment_args(Command::new(name)).about(about).long_about(about)
 }
 
 /// A command whose options may also come from a recipe file.

@@ -37,6 +37,8 @@ fn names() {
     folder.refuse(&tune(&["--optimiser", "adam"]), 2, &["adamw"]);
     folder.refuse(&["tune", "--rnak", "3"], 2, &["--rnak", "--rank"]);
     folder.refuse(&["explain", "pisa"], 2, &["pisa", "pissa"]);
+    folder.refuse(&["tnue"], 2, &["tune"]);
+    assert!(folder.succeed(&["--help"]).contains("Write the model with an adapter merged into its weights"));
 }
 
 #[test]

@@ -1,21 +1,45 @@
-//! What a run will cost, from the shapes alone and one measured product.
+//! What a run will cost, from the shapes and the rate of one measured product.
 
 use lowrank_adapt::Weight;
+use lowrank_linalg::{from_rows, multiply};
 use lowrank_models::Recompute;
+use lowrank_record::Seed;
 
 use super::Tune;
 use super::outcome::DryRun;
 use super::prepare::Prepared;
-use crate::AppError;
 use crate::error::Because;
+use crate::{AppError, Progress};
 
 /// Share of a product's rate that a whole step reaches; measured, see `benches/results/step.json`.
 const STEP_RATE: f64 = 0.8;
-/// f32 operations a second and thread, where nothing was measured: a modest core.
+/// f32 operations a second, where there is no clock: a modest core.
 const RATE: f64 = 50e9;
 
+/// f32 operations a second of a product on all threads: the best of a few.
+fn rate(progress: &dyn Progress) -> Result<f64, AppError> {
+    const SIDE: usize = 1024;
+    let values = Seed(0).at("dry-run", "product").normal(SIDE * SIDE);
+    let matrix = from_rows(&values, SIDE, SIDE).while_doing("measuring a product")?;
+    let mut seconds = f64::INFINITY;
+    for _ in 0..4 {
+        let begun = progress.now();
+        let product = multiply(matrix.as_ref(), matrix.as_ref());
+        // Read, so that it is not left out.
+        if product[(0, 0)].is_nan() {
+            return Ok(RATE);
+        }
+        seconds = seconds.min(progress.now() - begun);
+    }
+    Ok(if seconds > 0.0 { 2.0 * (SIDE * SIDE * SIDE) as f64 / seconds } else { RATE })
+}
+
 /// Counts flops and bytes of a step and predicts its time and the process's largest memory.
-pub(super) fn predict(prepared: &Prepared, options: &Tune) -> Result<DryRun, AppError> {
+pub(super) fn predict(
+    prepared: &Prepared,
+    options: &Tune,
+    progress: &dyn Progress,
+) -> Result<DryRun, AppError> {
     let config = &prepared.model.decoder.config;
     let tokens = prepared.batching.batch * prepared.batching.time;
     let sites = prepared.model.decoder.sites();
@@ -55,7 +79,6 @@ pub(super) fn predict(prepared: &Prepared, options: &Tune) -> Result<DryRun, App
             ((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1)
         }
     };
-    let threads = std::thread::available_parallelism().while_doing("counting the cores")?.get() as f64;
     let per_step = flops * f64::from(options.accumulate);
     Ok(DryRun {
         sites: prepared.plan.sites.iter().map(|site| (site.name.clone(), site.rank)).collect(),
@@ -65,7 +88,7 @@ pub(super) fn predict(prepared: &Prepared, options: &Tune) -> Result<DryRun, App
         steps,
         tokens_per_step: tokens * options.accumulate as usize,
         flops_per_step: per_step,
-        predicted_seconds: steps as f64 * per_step / (STEP_RATE * RATE * threads),
+        predicted_seconds: steps as f64 * per_step / (STEP_RATE * rate(progress)?),
     })
 }
 
