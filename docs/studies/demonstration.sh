@@ -14,8 +14,7 @@ run() {
     [[ -s "$out.json" ]] && return
     rm -rf "$out"
     "$LOWRANK_BIN" --quiet --json --threads 1 tune --data "$TEXT" --init "$2" --rate "$3" --seed "$4" --steps 80 \
-        --run "$out" --out "$out/adapter" > "$out.tmp"
-    mv "$out.tmp" "$out.json"
+        --run "$out" --out "$out/adapter" > "$out.tmp" && mv "$out.tmp" "$out.json"
     rm -rf "$out"
 }
 export -f run
@@ -32,7 +31,7 @@ echo "init,rate,seed,held_out_before,held_out_after"
 for file in "$work"/*.json; do
     name="$(basename "$file" .json)"
     loss() { sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p" "$file" | head -1; }
-    init="${name%-*}" seed="${name##*-}"
+    seed="${name##*-}"
     rate="$(sed -n 's/.*"rate": \([0-9.e-]*\).*/\1/p' "$file" | head -1)"
     init="$(sed -n 's/.*"init": "\(.*\)".*/\1/p' "$file" | head -1)"
     echo "$init,$rate,$seed,$(loss held_out_before),$(loss held_out_after)"
