@@ -3,18 +3,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use lowrank_adapt::forms::Lora;
-use lowrank_attach::restore;
-use lowrank_store::atomic::{Disk, Existing, put_in_place};
+use lowrank_store::atomic::{Disk, Existing};
 use lowrank_store::export::{
     LlamaCppBase, Note, Reader, check_reader, fold, pad, read_llama_cpp, read_mlx, stack, write_llama_cpp,
     write_mlx,
 };
-use lowrank_store::peft::{AdapterFolder, Matcher};
+use lowrank_store::peft::AdapterFolder;
 use serde::Serialize;
 
 use crate::error::Because;
-use crate::model::ADAPTER;
+use crate::output::{refuse_existing, verified};
 use crate::recompress::recompress;
 use crate::verify::{TOLERANCE, largest_difference, sample_logits, size};
 use crate::{AppError, Model, Progress};
@@ -91,16 +89,13 @@ pub fn export(options: &Export, progress: &mut dyn Progress) -> Result<Exported,
     if options.recompress == Some(0) {
         return Err(AppError::usage("--recompress 0: give a rank of at least 1"));
     }
-    if options.out.exists() && !options.overwrite {
-        let out = options.out.display();
-        return Err(AppError::usage(format!("{out} exists already; give another --out, or --overwrite")));
-    }
+    refuse_existing(&options.out, options.overwrite)?;
     let adapter = read(options)?;
     let mut model = Model::open(options.model.as_deref(), lowrank_models::Widen::Once)?;
     model.check(&adapter, &options.adapter)?;
-    mount(&mut model, &adapter)?;
+    model.apply(&adapter).input("the adapter")?;
     let expected = sample_logits(&model)?;
-    unmount(&mut model)?;
+    model.unmount()?;
 
     let mut plain = plain(&adapter, reader).input("the adapter")?;
     let mut recompression_error = None;
@@ -111,9 +106,9 @@ pub fn export(options: &Export, progress: &mut dyn Progress) -> Result<Exported,
     let notes = check_reader(reader, &plain.config, &plain.factors)
         .map_err(|refusal| AppError::usage(refusal.to_string()))?;
     progress.say(&format!("writing {} for {}", options.out.display(), reader.name()));
-    let beside = crate::merge::beside(&options.out)?;
-    let settled = write(&plain, reader, &model, &beside).and_then(|read| {
-        mount(&mut model, &read)?;
+    verified(&options.out, |beside| {
+        let read = write(&plain, reader, &model, beside)?;
+        model.apply(&read).input("the adapter")?;
         let difference = largest_difference(&expected, &sample_logits(&model)?);
         let allowed = TOLERANCE * size(&expected);
         // NaN is not within anything; a recompressed change differs by what was printed.
@@ -123,7 +118,6 @@ pub fn export(options: &Export, progress: &mut dyn Progress) -> Result<Exported,
                  {allowed:.2e}; nothing is kept"
             )));
         }
-        put_in_place(&beside, &options.out).while_doing("giving the export its name")?;
         Ok(Exported {
             out: options.out.clone(),
             reader: reader.name(),
@@ -133,13 +127,7 @@ pub fn export(options: &Export, progress: &mut dyn Progress) -> Result<Exported,
             read_difference: difference,
             notes: notes.into_iter().map(|Note(note)| note).collect(),
         })
-    });
-    if settled.is_err() {
-        // The first error is the one to tell.
-        let _ =
-            if beside.is_dir() { std::fs::remove_dir_all(&beside) } else { std::fs::remove_file(&beside) };
-    }
-    settled
+    })
 }
 
 /// The adapter for the untouched base.
@@ -194,20 +182,4 @@ fn write(
             AdapterFolder::read(out).while_doing("reading the export back")
         }
     }
-}
-
-fn mount(model: &mut Model, adapter: &AdapterFolder) -> Result<(), AppError> {
-    let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
-    restore(&mut model.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
-        .input("the adapter")?;
-    Ok(())
-}
-
-fn unmount(model: &mut Model) -> Result<(), AppError> {
-    for (name, linear) in model.decoder.sites_mut() {
-        if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
-            linear.unmount(ADAPTER).while_doing(&name)?;
-        }
-    }
-    Ok(())
 }

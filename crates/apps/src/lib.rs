@@ -16,6 +16,7 @@ pub mod merge;
 mod model;
 pub mod objective;
 pub mod options;
+mod output;
 pub mod page;
 pub mod pretrain;
 mod progress;
@@ -23,6 +24,7 @@ mod recompress;
 pub mod reference;
 pub mod tune;
 mod verify;
+mod vocabulary;
 
 pub use error::AppError;
 pub use lowrank_tensor::keep_memory;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::Because;
 use crate::model::{ADAPTER, write_directory};
+use crate::output::{refuse_existing, verified};
 use crate::verify::{TOLERANCE, largest_difference, sample_logits, size};
 use crate::{AppError, Model, Progress, embedded};
 
@@ -72,10 +73,7 @@ impl fmt::Display for Merged {
 /// else than base and adapter, in which case nothing is left under the output's name.
 pub fn merge(options: &Merge, progress: &mut dyn Progress) -> Result<Merged, AppError> {
     let format = checked_format(options)?;
-    if options.out.exists() && !options.overwrite {
-        let out = options.out.display();
-        return Err(AppError::usage(format!("{out} exists already; give another --out, or --overwrite")));
-    }
+    refuse_existing(&options.out, options.overwrite)?;
     let mut model = Model::open(options.model.as_deref(), lowrank_models::Widen::Once)?;
     let adapter = model.mount(&options.adapter)?;
     let expected = sample_logits(&model)?;
@@ -86,31 +84,20 @@ pub fn merge(options: &Merge, progress: &mut dyn Progress) -> Result<Merged, App
     }
     let merged_difference = largest_difference(&expected, &sample_logits(&model)?);
     progress.say(&format!("merged {} layers; writing {}", adapter.factors.len(), options.out.display()));
-    // Written beside, verified there, and only then given its name.
-    let beside = beside(&options.out)?;
-    let read = write(&model, &beside, format).and_then(|()| {
-        let read = Model::open(Some(&beside), lowrank_models::Widen::Once)?;
-        sample_logits(&read)
-    });
-    let settled = read.and_then(|logits| {
+    verified(&options.out, |beside| {
+        write(&model, beside, format)?;
+        let read = Model::open(Some(beside), lowrank_models::Widen::Once)?;
         let merged = Merged {
             out: options.out.clone(),
             sites: adapter.factors.len(),
             format: format.to_string(),
             merged_difference,
-            read_difference: largest_difference(&expected, &logits),
+            read_difference: largest_difference(&expected, &sample_logits(&read)?),
             largest_logit: size(&expected),
         };
         judge(&merged, options.tolerance.unwrap_or(tolerance(format)))?;
-        atomic::put_in_place(&beside, &options.out).while_doing("giving the merged model its name")?;
         Ok(merged)
-    });
-    if settled.is_err() {
-        // The first error is the one to tell.
-        let _ =
-            if beside.is_dir() { std::fs::remove_dir_all(&beside) } else { std::fs::remove_file(&beside) };
-    }
-    settled
+    })
 }
 
 fn is_gguf(path: &Path) -> bool {
@@ -134,15 +121,6 @@ fn checked_format(options: &Merge) -> Result<Format, AppError> {
         let known: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         AppError::usage(format!("--format {}: here one of {}", options.format, known.join(", ")))
     })
-}
-
-/// A sibling of the output, of the same kind.
-pub(crate) fn beside(out: &Path) -> Result<PathBuf, AppError> {
-    let name =
-        out.file_name().ok_or_else(|| AppError::usage(format!("--out {}: not a name", out.display())))?;
-    let mut hidden = std::ffi::OsString::from(format!(".unverified-{}-", std::process::id()));
-    hidden.push(name);
-    Ok(out.with_file_name(hidden))
 }
 
 fn write(model: &Model, out: &Path, format: Format) -> Result<(), AppError> {

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use lowrank_adapt::forms::Lora;
 use lowrank_attach::restore;
 use lowrank_models::{Config, Decoder, Widen};
+use lowrank_store::atomic::{Existing, write_folder};
 use lowrank_store::peft::{AdapterFolder, Matcher};
-use lowrank_store::{GgufFile, TensorSource, gguf, hash, json, safetensors, tensors, text};
-use lowrank_task::{ChatTemplate, GgufVocabulary, SpecialTokens, Tokenizer, generation_eos};
+use lowrank_store::{
+    Dtype, Format, GgufFile, StoreError, TensorSource, gguf, hash, json, safetensors, tensors, text,
+};
+use lowrank_task::{ChatTemplate, SpecialTokens, Tokenizer, generation_eos};
 use lowrank_tensor::cpu;
 
 use crate::error::Because;
-use crate::{AppError, embedded};
+use crate::{AppError, embedded, vocabulary};
 
 /// The name under which adapters are mounted.
 pub(crate) const ADAPTER: &str = "default";
@@ -84,7 +87,7 @@ impl Model {
 
     fn from_gguf(file: GgufFile, path: Option<&Path>, name: &str, widen: Widen) -> Result<Model, AppError> {
         let tokenizer =
-            Tokenizer::from_gguf(&gguf_vocabulary(&file)?).input("the tokenizer of the GGUF file")?;
+            Tokenizer::from_gguf(&vocabulary::of_gguf(&file)?).input("the tokenizer of the GGUF file")?;
         let hash = hash::of_tensors(&file).input("hashing the model")?;
         let decoder = Decoder::from_gguf(file, widen, &cpu()).input(format!("the model {name}"))?;
         Model::assemble(decoder, Some(tokenizer), path, name, hash)
@@ -147,10 +150,31 @@ impl Model {
     pub fn mount(&mut self, folder: &Path) -> Result<AdapterFolder, AppError> {
         let adapter = AdapterFolder::read(folder).input("reading the adapter")?;
         self.check(&adapter, folder)?;
-        let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
-        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
-            .input(format!("the adapter {}", folder.display()))?;
+        self.apply(&adapter).input(format!("the adapter {}", folder.display()))?;
         Ok(adapter)
+    }
+
+    /// Mounts an adapter that was read, as its configuration scales it.
+    ///
+    /// # Errors
+    /// What does not fit, for the caller to say whose fault it is.
+    pub(crate) fn apply(&mut self, adapter: &AdapterFolder) -> Result<(), String> {
+        let matcher = Matcher::new(&adapter.config).map_err(|error| error.to_string())?;
+        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Takes the adapter off again.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] naming the layer.
+    pub(crate) fn unmount(&mut self) -> Result<(), AppError> {
+        for (name, linear) in self.decoder.sites_mut() {
+            if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
+                linear.unmount(ADAPTER).while_doing(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether an adapter belongs on this model, and is one that we apply.
@@ -217,35 +241,6 @@ fn read_tokenizer(path: &Path) -> Result<Option<Tokenizer>, AppError> {
     Ok(Some(tokenizer))
 }
 
-/// The tokenizer part of a GGUF file's metadata.
-fn gguf_vocabulary(file: &GgufFile) -> Result<GgufVocabulary, AppError> {
-    let key = |name: &str| format!("tokenizer.ggml.{name}");
-    let has = |name: &str| file.value(&key(name)).is_some();
-    let id = |name: &str| has(name).then(|| file.u32(&key(name))).transpose();
-    let flag = |name: &str| has(name).then(|| file.bool(&key(name))).transpose();
-    let read = || -> Result<GgufVocabulary, lowrank_store::StoreError> {
-        Ok(GgufVocabulary {
-            model: file.str(&key("model"))?.to_owned(),
-            pre: if has("pre") { file.str(&key("pre"))?.to_owned() } else { "default".to_owned() },
-            tokens: file.strings(&key("tokens"))?.to_vec(),
-            merges: if has("merges") { file.strings(&key("merges"))?.to_vec() } else { Vec::new() },
-            scores: if has("scores") { file.f32s(&key("scores"))?.to_vec() } else { Vec::new() },
-            types: if has("token_type") { file.i32s(&key("token_type"))?.to_vec() } else { Vec::new() },
-            bos: id("bos_token_id")?,
-            eos: [id("eos_token_id")?, id("eot_token_id")?].into_iter().flatten().collect(),
-            unknown: id("unknown_token_id")?,
-            pad: id("padding_token_id")?,
-            add_bos: flag("add_bos_token")?,
-            add_space_prefix: flag("add_space_prefix")?,
-            chat_template: match file.value("tokenizer.chat_template") {
-                Some(_) => Some(file.str("tokenizer.chat_template")?.to_owned()),
-                None => None,
-            },
-        })
-    };
-    read().input("the tokenizer of the GGUF file")
-}
-
 /// Writes the model's weights as a Hugging Face directory, with the tokenizer files beside them.
 ///
 /// # Errors
@@ -253,10 +248,9 @@ fn gguf_vocabulary(file: &GgufFile) -> Result<GgufVocabulary, AppError> {
 pub(crate) fn write_directory(
     model: &Model,
     out: &Path,
-    format: lowrank_store::Format,
-    existing: lowrank_store::atomic::Existing,
+    format: Format,
+    existing: Existing,
 ) -> Result<(), AppError> {
-    use lowrank_store::Dtype;
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for weight in model.decoder.named_weights() {
         let bytes = lowrank_blocks::narrow(format, &weight.values.to_f32()).while_doing(&weight.name)?;
@@ -271,8 +265,13 @@ pub(crate) fn write_directory(
         Some(path) if path.is_dir() => json::read(&path.join("config.json")).input("reading the model")?,
         _ => model.decoder.config.to_json(),
     };
-    config["torch_dtype"] = if format == lowrank_store::Format::BF16 { "bfloat16" } else { "float32" }.into();
-    let written = lowrank_store::atomic::write_folder(out, existing, |folder| {
+    config["torch_dtype"] = match format {
+        Format::BF16 => "bfloat16",
+        Format::F16 => "float16",
+        _ => "float32",
+    }
+    .into();
+    let written = write_folder(out, existing, |folder| {
         folder.file("config.json", |sink| sink.write_all(json::sorted_text(&config).as_bytes()))?;
         folder.file("model.safetensors", |sink| safetensors::write_to(sink, &entries, &metadata))?;
         let Some(path) = model.path.as_deref().filter(|path| path.is_dir()) else { return Ok(()) };
@@ -286,17 +285,19 @@ pub(crate) fn write_directory(
         Ok(())
     });
     written.map_err(|error| match error {
-        lowrank_store::StoreError::Exists { .. } => AppError::usage(error.to_string()),
+        StoreError::Exists { .. } => AppError::usage(error.to_string()),
         other => AppError::failed(other.to_string()),
     })
 }
 
 /// Files that go with a model's weights.
-const TOKENIZER_FILES: [&str; 6] = [
+const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
     "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
 ];

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::Seed;
-use lowrank_store::gguf::{Array, Value};
 use lowrank_store::{Format, json, text};
-use lowrank_task::{Batching, HeldOut, Tokenizer, split, tokenize_plain_text};
+use lowrank_task::{Batching, GgufVocabulary, HeldOut, Tokenizer, split, tokenize_plain_text};
 use lowrank_tensor::cpu;
 use lowrank_train::{AdamW, Group, Method, Place, Run, Schedule, Settings, Shape, Stop, train};
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
 use crate::tune::{Watch, Watched};
-use crate::{AppError, Progress};
+use crate::{AppError, Progress, vocabulary};
 
 /// A pretraining run. Each field is a flag and a key of the recipe file.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -126,11 +125,12 @@ impl Pretrain {
         .input("the model's shape")
     }
 
-    fn tokenizer(&self) -> Result<(Tokenizer, serde_json::Value), AppError> {
+    fn tokenizer(&self) -> Result<(Tokenizer, GgufVocabulary), AppError> {
         let path = self.tokenizer.as_deref().ok_or_else(|| AppError::usage("--tokenizer FILE is needed"))?;
-        let value = json::read(path).input("reading the tokenizer")?;
-        let tokenizer = Tokenizer::from_gguf(&vocabulary(&value)?).input(path.display())?;
-        Ok((tokenizer, value))
+        let document = json::read(path).input("reading the tokenizer")?;
+        let vocabulary = vocabulary::of_tokenizer_json(&document)?;
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).input(path.display())?;
+        Ok((tokenizer, vocabulary))
     }
 }
 
@@ -161,7 +161,7 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
     let out = options.out.as_deref().ok_or_else(|| AppError::usage("--out FILE.gguf is needed"))?;
     let format = Format::named(&options.format)
         .ok_or_else(|| AppError::usage(format!("--format {}: try Q8_0, BF16, F16 or F32", options.format)))?;
-    let (tokenizer, document) = options.tokenizer()?;
+    let (tokenizer, vocabulary) = options.tokenizer()?;
     let seed = Seed(options.seed);
     let mut decoder =
         Decoder::random(options.config(tokenizer.vocabulary_size())?, seed.at("pretrain", "weights"), &cpu())
@@ -216,8 +216,8 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
     let Watched { .. } = watch.finish();
     progress.end();
     let outcome = outcome.while_doing("pretraining")?;
-    let bytes =
-        decoder.to_gguf(&options.name, format, gguf_values(&document)?).while_doing("writing the model")?;
+    let values = vocabulary::to_gguf(vocabulary);
+    let bytes = decoder.to_gguf(&options.name, format, values).while_doing("writing the model")?;
     lowrank_store::atomic::write_file(out, |sink| sink.write_all(&bytes)).while_doing("writing the model")?;
     Ok(Pretrained {
         parameters,
@@ -227,92 +227,4 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
         bytes: bytes.len(),
         seconds: progress.now() - start,
     })
-}
-
-/// Tokens in id order and merges of a byte-level BPE `tokenizer.json`.
-fn tokens_and_merges(document: &serde_json::Value) -> Result<(Vec<String>, Vec<String>), AppError> {
-    let unusable =
-        |what: &str| AppError::usage(format!("the tokenizer has no {what}; a byte-level BPE is needed"));
-    let vocabulary = document["model"]["vocab"].as_object().ok_or_else(|| unusable("model.vocab"))?;
-    let mut tokens: Vec<(u64, String)> = Vec::new();
-    for (token, id) in vocabulary {
-        tokens.push((id.as_u64().ok_or_else(|| unusable("numeric ids"))?, token.clone()));
-    }
-    for added in document["added_tokens"].as_array().into_iter().flatten() {
-        let (id, token) = (added["id"].as_u64(), added["content"].as_str());
-        if let (Some(id), Some(token)) = (id, token)
-            && !vocabulary.contains_key(token)
-        {
-            tokens.push((id, token.to_owned()));
-        }
-    }
-    tokens.sort();
-    if tokens.iter().enumerate().any(|(index, (id, _))| index as u64 != *id) {
-        return Err(unusable("ids without gaps"));
-    }
-    let merges = document["model"]["merges"].as_array().ok_or_else(|| unusable("model.merges"))?;
-    let merge = |merge: &serde_json::Value| match merge {
-        serde_json::Value::String(text) => Some(text.clone()),
-        pair => Some(format!("{} {}", pair[0].as_str()?, pair[1].as_str()?)),
-    };
-    let merges: Option<Vec<String>> = merges.iter().map(merge).collect();
-    let merges = merges.ok_or_else(|| unusable("merges as texts or pairs"))?;
-    Ok((tokens.into_iter().map(|(_, token)| token).collect(), merges))
-}
-
-/// How GGUF names a split into single digits and byte-level words.
-const PRE: &str = "smollm";
-
-fn vocabulary(document: &serde_json::Value) -> Result<lowrank_task::GgufVocabulary, AppError> {
-    let (tokens, merges) = tokens_and_merges(document)?;
-    let types = token_types(document, tokens.len());
-    let end = types.iter().position(|&kind| kind == CONTROL).map(|id| id as u32);
-    Ok(lowrank_task::GgufVocabulary {
-        model: "gpt2".to_owned(),
-        pre: PRE.to_owned(),
-        tokens,
-        merges,
-        scores: Vec::new(),
-        types,
-        bos: end,
-        eos: end.into_iter().collect(),
-        unknown: None,
-        pad: end,
-        add_bos: Some(false),
-        add_space_prefix: Some(false),
-        chat_template: None,
-    })
-}
-
-const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-
-fn token_types(document: &serde_json::Value, count: usize) -> Vec<i32> {
-    let mut types = vec![NORMAL; count];
-    for added in document["added_tokens"].as_array().into_iter().flatten() {
-        if let Some(kind) = added["id"].as_u64().and_then(|id| types.get_mut(id as usize)) {
-            *kind = CONTROL;
-        }
-    }
-    types
-}
-
-fn gguf_values(document: &serde_json::Value) -> Result<Vec<(String, Value)>, AppError> {
-    let (tokens, merges) = tokens_and_merges(document)?;
-    let types = token_types(document, tokens.len());
-    let key = |name: &str| format!("tokenizer.ggml.{name}");
-    let end = types.iter().position(|&kind| kind == CONTROL);
-    let mut values = vec![
-        (key("model"), Value::String("gpt2".to_owned())),
-        (key("pre"), Value::String(PRE.to_owned())),
-        (key("tokens"), Value::Array(Array::String(tokens))),
-        (key("token_type"), Value::Array(Array::I32(types))),
-        (key("merges"), Value::Array(Array::String(merges))),
-        (key("add_bos_token"), Value::Bool(false)),
-        (key("add_space_prefix"), Value::Bool(false)),
-    ];
-    for name in ["bos_token_id", "eos_token_id", "padding_token_id"] {
-        values.extend(end.map(|id| (key(name), Value::U32(id as u32))));
-    }
-    Ok(values)
 }

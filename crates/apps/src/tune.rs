@@ -7,6 +7,7 @@ mod outcome;
 mod prepare;
 mod report;
 mod session;
+mod stored_start;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub use watch::{Watch, Watched};
 
 use crate::error::Because;
 use crate::model::write_directory;
-use crate::{AppError, Progress};
+use crate::{AppError, Progress, output};
 use prepare::Prepared;
 
 /// What a run without arguments does, so that it is over in two minutes on two cores.
@@ -190,11 +191,7 @@ fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
 }
 
 fn refuse_existing(options: &Tune, out: &Path) -> Result<(), AppError> {
-    if out.exists() && !options.overwrite && !options.resume {
-        let out = out.display();
-        return Err(AppError::usage(format!("{out} exists already; give another --out, or --overwrite")));
-    }
-    Ok(())
+    output::refuse_existing(out, options.overwrite || options.resume)
 }
 
 fn existing(options: &Tune) -> Existing {

@@ -84,15 +84,13 @@ pub enum AttachError {
         /// What is wrong.
         source: lowrank_adapt::AdaptError,
     },
-    /// A start and a form that do not go together.
-    #[error("start \"{init}\" does not go with form \"{form}\": {reason}")]
-    Pair {
-        /// The start.
-        init: String,
-        /// The form.
-        form: String,
-        /// Why.
-        reason: String,
+    /// The factors kept of a start are damaged.
+    #[error("the stored start of {site}: {source}")]
+    Stored {
+        /// The layer.
+        site: String,
+        /// What is wrong.
+        source: lowrank_linalg::LinalgError,
     },
     /// A stored adapter names a layer that the model does not have.
     #[error("the adapter changes \"{0}\", which this model does not have; was it made for another model?")]

@@ -1,5 +1,5 @@
 //! Where starts meet layers: which layers are adapted ([`Plan`]), what a start must be shown ([`collect`]), and
-//! mounting the result ([`attach`](attach()), [`restore`]).
+//! mounting the result ([`attach`](attach()), [`attach_stored`], [`restore`]).
 //!
 //! This is the only crate that knows both initialisers and forms.
 
@@ -11,6 +11,6 @@ mod targets;
 
 pub use collect::{Calibration, Gradients, collect};
 pub use error::AttachError;
-pub use mount::{Attached, Restored, attach, restore};
+pub use mount::{Attached, attach, attach_stored, restore};
 pub use plan::{Plan, Site};
 pub use targets::Targets;

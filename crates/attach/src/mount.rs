@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use faer::MatRef;
-use lowrank_adapt::{Form, Offset, Start as FormStart};
-use lowrank_init::{Base, Evidence, Gradient, InitError, Initialiser, Site as InitSite};
-use lowrank_linalg::to_rows;
+use faer::{Mat, MatRef};
+use lowrank_adapt::{Form, Linear, Offset, Start as FormStart};
+use lowrank_init::{Base, Evidence, Gradient, InitError, Initialiser, Site as InitSite, Start};
+use lowrank_linalg::{LowRank, to_rows};
 use lowrank_models::Decoder;
 use lowrank_record::{Need, Report, Seed};
 use lowrank_store::peft::{Factor, Place};
-use lowrank_tensor::{Matrix, Var};
+use lowrank_tensor::{Device, Matrix, Var};
 use rayon::prelude::*;
 
 use crate::{AttachError, Gradients, Plan, Site};
@@ -53,39 +53,116 @@ pub fn attach(
         let site = plan.sites.first().map_or_else(String::new, |site| site.name.clone());
         return Err(AttachError::Init { site, source });
     }
-    let sites = model.sites();
-    let by_name: BTreeMap<&str, &lowrank_adapt::Linear> =
-        sites.iter().map(|(name, linear)| (name.as_str(), *linear)).collect();
+    let sites: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
     let started: Vec<Started> = plan
         .sites
         .par_iter()
-        .map(|site| {
-            let linear = by_name.get(site.name.as_str());
-            let linear = linear.ok_or_else(|| AttachError::UnknownSite(site.name.clone()))?;
-            let weight =
-                linear.frozen().map_err(|source| AttachError::Adapt { site: site.name.clone(), source })?;
-            start_site(site, weight, initialiser, &needs, gradients, offset, seed)
+        .map(|site| start_site(site, frozen(&sites, site)?, initialiser, &needs, gradients, offset, seed))
+        .collect::<Result<_, AttachError>>()?;
+    mount_all(model, plan, started, form, name)
+}
+
+/// Mounts starts kept from an earlier run, one for each layer of the plan and in its order: no evidence, no initialiser.
+///
+/// # Errors
+/// [`AttachError`] naming the layer that is missing, or whose factors do not fit.
+pub fn attach_stored(
+    model: &mut Decoder,
+    plan: &Plan,
+    starts: Vec<FormStart>,
+    form: &dyn Form,
+    name: &str,
+) -> Result<Vec<Attached>, AttachError> {
+    let sites: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
+    let started: Vec<Started> = plan
+        .sites
+        .iter()
+        .zip(starts)
+        .map(|(site, start)| {
+            let base = match start.offset {
+                Offset::Base => Some(base_of(site, frozen(&sites, site)?, &start)?),
+                Offset::None | Offset::Shadow => None,
+            };
+            Ok(Started { start, base, report: Report::default() })
         })
         .collect::<Result<_, AttachError>>()?;
+    mount_all(model, plan, started, form, name)
+}
+
+/// `W − scale·left·right`, by the same arithmetic as when it was started.
+fn base_of(site: &Site, weight: &Matrix, start: &FormStart) -> Result<Matrix, AttachError> {
+    let [out, inp] = site.shape;
+    let delta = LowRank::from_rows(&start.left, &start.right, out, inp, start.rank)
+        .map_err(|source| AttachError::Stored { site: site.name.clone(), source })?;
+    let start = Start { delta, core: None, base: Base::Subtract, report: Report::default() };
+    subtracted(site, &weight.to_f32(), &start)
+}
+
+/// The weight that the start leaves, of the layer's shape.
+fn subtracted(site: &Site, values: &[f32], start: &Start) -> Result<Matrix, AttachError> {
+    let [out, inp] = site.shape;
+    let base = start.base_weight(MatRef::from_row_major_slice(values, out, inp), site.scale);
+    matrix(site, &base)
+}
+
+fn matrix(site: &Site, values: &Mat<f32>) -> Result<Matrix, AttachError> {
+    let [model_out, model_inp] = site.shape;
+    let (out, inp) = values.shape();
+    Matrix::from_f32(to_rows(values.as_ref()), site.shape).map_err(|_| AttachError::SiteShape {
+        site: site.name.clone(),
+        out,
+        inp,
+        model_out,
+        model_inp,
+    })
+}
+
+fn frozen<'a>(sites: &BTreeMap<String, &'a Linear>, site: &Site) -> Result<&'a Matrix, AttachError> {
+    let linear = sites.get(&site.name).ok_or_else(|| AttachError::UnknownSite(site.name.clone()))?;
+    linear.frozen().map_err(|source| AttachError::Adapt { site: site.name.clone(), source })
+}
+
+fn mount_all(
+    model: &mut Decoder,
+    plan: &Plan,
+    started: Vec<Started>,
+    form: &dyn Form,
+    name: &str,
+) -> Result<Vec<Attached>, AttachError> {
     let device = model.device().clone();
-    let mut waiting: BTreeMap<String, (&Site, Started)> =
-        plan.sites.iter().zip(started).map(|(site, started)| (site.name.clone(), (site, started))).collect();
+    let mut waiting: BTreeMap<&str, (&Site, Started)> =
+        plan.sites.iter().zip(started).map(|(site, started)| (site.name.as_str(), (site, started))).collect();
     let mut attached = Vec::with_capacity(plan.sites.len());
     for (site_name, linear) in model.sites_mut() {
-        let Some((site, started)) = waiting.remove(&site_name) else { continue };
-        let refused = |source| AttachError::Adapt { site: site_name.clone(), source };
-        if let Some(base) = started.base {
+        let Some((site, Started { start, base, report })) = waiting.remove(site_name.as_str()) else {
+            continue;
+        };
+        if let Some(base) = base {
             linear.replace_weight(base);
         }
-        let weight = linear.frozen().map_err(refused)?.clone();
-        let initial = (started.start.left.clone(), started.start.right.clone());
-        let offset = started.start.offset;
-        let adapter = form.build(&weight, started.start, site.scale, &device).map_err(refused)?;
-        let variables = adapter.trainable();
-        linear.mount(name, adapter).map_err(refused)?;
-        attached.push(Attached { site: site.clone(), variables, report: started.report, initial, offset });
+        let (initial, offset) = ((start.left.clone(), start.right.clone()), start.offset);
+        let variables = mount(linear, &site_name, start, site.scale, form, name, &device)?;
+        attached.push(Attached { site: site.clone(), variables, report, initial, offset });
     }
     Ok(attached)
+}
+
+/// Builds the form on one layer and puts it into the slot; gives its trainable tensors.
+fn mount(
+    linear: &mut Linear,
+    site: &str,
+    start: FormStart,
+    scale: f64,
+    form: &dyn Form,
+    name: &str,
+    device: &Device,
+) -> Result<Vec<(&'static str, Var)>, AttachError> {
+    let refused = |source| AttachError::Adapt { site: site.to_owned(), source };
+    let weight = linear.frozen().map_err(refused)?.clone();
+    let adapter = form.build(&weight, start, scale, device).map_err(refused)?;
+    let variables = adapter.trainable();
+    linear.mount(name, adapter).map_err(refused)?;
+    Ok(variables)
 }
 
 struct Started {
@@ -122,32 +199,16 @@ fn start_site(
         (Base::Keep, _) => (Offset::None, None),
         (Base::Subtract, Offset::Base) => {
             let values = values.unwrap_or_else(|| weight.to_f32());
-            let base = start.base_weight(MatRef::from_row_major_slice(&values, out, inp), site.scale);
-            (Offset::Base, Some(base))
+            (Offset::Base, Some(subtracted(site, &values, &start)?))
         }
         (Base::Subtract, _) => (Offset::Shadow, None),
-        (Base::Replace(matrix), _) => (Offset::None, Some(matrix.clone())),
+        (Base::Replace(replacement), _) => (Offset::None, Some(matrix(site, replacement)?)),
     };
-    let base = base
-        .map(|base| Matrix::from_f32(to_rows(base.as_ref()), site.shape))
-        .transpose()
-        .map_err(|_| AttachError::UnknownSite(site.name.clone()))?;
     let (left, right) = start.delta.to_rows();
     Ok(Started { start: FormStart { left, right, rank: site.rank, offset }, base, report: start.report })
 }
 
-/// An adapter restored from a file.
-#[derive(Debug, Clone)]
-pub struct Restored {
-    /// The layer.
-    pub site: String,
-    /// Rank of the stored change.
-    pub rank: usize,
-    /// Its trainable tensors.
-    pub variables: Vec<(&'static str, Var)>,
-}
-
-/// Mounts stored factors: `scale(module)` is the scale that their configuration says.
+/// Mounts trained factors as they are: `scale(module)` is the scale that their configuration says.
 ///
 /// # Errors
 /// [`AttachError::UnknownSite`] or [`AttachError::SiteShape`] when they were made for another model.
@@ -157,7 +218,7 @@ pub fn restore(
     scale: &dyn Fn(&str) -> f64,
     form: &dyn Form,
     name: &str,
-) -> Result<Vec<Restored>, AttachError> {
+) -> Result<(), AttachError> {
     let shapes: BTreeMap<String, [usize; 2]> =
         model.sites().into_iter().map(|(name, linear)| (name, linear.shape())).collect();
     for factor in factors {
@@ -176,21 +237,11 @@ pub fn restore(
         }
     }
     let device = model.device().clone();
-    let mut restored = Vec::with_capacity(factors.len());
     for (site, linear) in model.sites_mut() {
         let Some(factor) = factors.iter().find(|factor| factor.module == site) else { continue };
-        let refused = |source| AttachError::Adapt { site: site.clone(), source };
-        let weight = linear.frozen().map_err(refused)?.clone();
-        let start = FormStart {
-            left: factor.left.clone(),
-            right: factor.right.clone(),
-            rank: factor.rank,
-            offset: Offset::None,
-        };
-        let adapter = form.build(&weight, start, scale(&site), &device).map_err(refused)?;
-        let variables = adapter.trainable();
-        linear.mount(name, adapter).map_err(refused)?;
-        restored.push(Restored { site, rank: factor.rank, variables });
+        let (left, right) = (factor.left.clone(), factor.right.clone());
+        let start = FormStart { left, right, rank: factor.rank, offset: Offset::None };
+        mount(linear, &site, start, scale(&site), form, name, &device)?;
     }
-    Ok(restored)
+    Ok(())
 }

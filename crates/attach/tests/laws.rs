@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // A failure here is a failure of the test.
 
 use lowrank_adapt::{Form, Offset};
-use lowrank_attach::{Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, collect, restore};
+use lowrank_attach::{
+    Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect, restore,
+};
 use lowrank_init::Initialiser;
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::{Need, Promise, Seed};
@@ -97,7 +99,7 @@ fn every_pair_keeps_its_promise_at_step_0() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+fn the_same_seed_gives_the_same_bytes() {
     for initialiser in lowrank_init::ALL {
         let factors = || {
             let mut model = model();
@@ -105,6 +107,29 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
             attached.into_iter().map(|each| each.initial).collect::<Vec<_>>()
         };
         assert!(factors() == factors(), "{}", initialiser.card().name);
+    }
+}
+
+#[test]
+fn a_stored_start_is_the_start_again() {
+    for offset in [Offset::Shadow, Offset::Base] {
+        let (mut first, mut again) = (model(), model());
+        let form = lowrank_adapt::ALL[0];
+        let attached = started(&mut first, &lowrank_init::methods::Pissa::DEFAULT, form, offset);
+        let starts = attached
+            .iter()
+            .map(|each| {
+                let (left, right) = each.initial.clone();
+                lowrank_adapt::Start { left, right, rank: each.site.rank, offset: each.offset }
+            })
+            .collect();
+        let plan = plan(&again);
+        let stored = attach_stored(&mut again, &plan, starts, form, "a").unwrap();
+        assert!(logits(&again) == logits(&first), "{offset:?}");
+        assert!(stored.iter().zip(&attached).all(|(a, b)| a.initial == b.initial && a.offset == offset));
+        for ((_, a), (_, b)) in again.sites().iter().zip(first.sites()) {
+            assert!(a.frozen().unwrap().to_f32() == b.frozen().unwrap().to_f32(), "{offset:?}");
+        }
     }
 }
 
@@ -136,8 +161,9 @@ fn stored_factors_are_mounted_as_they_are() {
         .collect();
     let scale = |name: &str| attached.iter().find(|each| each.site.name == name).unwrap().site.scale;
     let mut fresh = model();
-    let restored = restore(&mut fresh, &factors, &scale, lowrank_adapt::ALL[0], "b").unwrap();
-    assert_eq!(restored.len(), factors.len());
+    restore(&mut fresh, &factors, &scale, lowrank_adapt::ALL[0], "b").unwrap();
+    let mounted = fresh.sites().iter().filter(|(_, linear)| !linear.adapters().is_empty()).count();
+    assert_eq!(mounted, factors.len());
     assert!(worst(&logits(&fresh), &logits(&trained)) < 1e-5);
     assert!(worst(&logits(&fresh), &logits(&model())) > 1e-2, "the change is not nothing");
     let mut strange = factors;

@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use lowrank_adapt::Offset;
-use lowrank_adapt::forms::Lora;
-use lowrank_attach::{Attached, restore};
+use lowrank_attach::Attached;
 use lowrank_store::export::{fold, stack};
-use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Matcher, Targets};
+use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
 
 use super::prepare::{Prepared, Started};
 use super::{Tune, existing};
 use crate::error::Because;
-use crate::model::{ADAPTER, OFFSET};
+use crate::model::OFFSET;
 use crate::recompress::recompress;
 use crate::verify::{TOLERANCE, largest_difference, sample_logits, size};
 use crate::{AppError, Progress};
@@ -134,9 +133,7 @@ fn write_verified(
         .map_err(|error| AppError::failed(format!("writing the adapter: {error}")))?;
     let read = AdapterFolder::read(out).while_doing("reading the adapter back")?;
     prepared.clear()?;
-    let matcher = Matcher::new(&read.config).while_doing("reading the adapter back")?;
-    restore(&mut prepared.model.decoder, &read.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
-        .while_doing("mounting the adapter that was read back")?;
+    prepared.model.apply(&read).while_doing("mounting the adapter that was read back")?;
     let after = sample_logits(&prepared.model)?;
     let difference = largest_difference(&before, &after);
     let approximate = options.recompress && started.attached.iter().any(|each| each.offset != Offset::None);

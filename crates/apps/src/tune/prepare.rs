@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowrank_adapt::{Form, Offset, Weight};
-use lowrank_attach::{Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, collect};
+use lowrank_attach::{
+    Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect,
+};
 use lowrank_init::Initialiser;
-use lowrank_linalg::{LowRank, from_rows, to_rows};
 use lowrank_models::Recompute;
-use lowrank_record::{Need, Report, Seed};
-use lowrank_store::checkpoint::Checkpoint;
+use lowrank_record::{Need, Seed};
 use lowrank_task::{Batching, Example, Layout};
 use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::Targets;
 
-use super::{RecomputeChoice, Tune};
+use super::{RecomputeChoice, Tune, stored_start};
 use crate::data::{Data, Reading, read};
 use crate::error::Because;
 use crate::evaluate::token_rows;
@@ -134,7 +134,9 @@ impl Prepared {
             self.originals = frozen(&self.model)?;
         }
         if let Some(stored) = saved.filter(|path| path.is_file()) {
-            let attached = self.restore(stored, form)?;
+            let starts = stored_start::read(stored, &self.plan)?;
+            let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, form, ADAPTER)
+                .input(format!("the stored start {}", stored.display()))?;
             return Ok(Started { attached, evidence_peak: None, settings });
         }
         let seed = Seed(options.seed);
@@ -158,7 +160,7 @@ impl Prepared {
         .while_doing(format!("starting {name}"))?;
         warn(&attached, progress);
         if let Some(path) = saved {
-            store_start(&attached, path)?;
+            stored_start::write(&attached, path)?;
         }
         Ok(Started { attached, evidence_peak, settings })
     }
@@ -199,56 +201,15 @@ impl Prepared {
 
     /// Takes every adapter off and puts replaced weights back.
     pub(crate) fn clear(&mut self) -> Result<(), AppError> {
+        self.model.unmount()?;
         let mut originals: BTreeMap<String, Matrix> =
             std::mem::take(&mut self.originals).into_iter().collect();
         for (name, linear) in self.model.decoder.sites_mut() {
-            if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
-                linear.unmount(ADAPTER).while_doing(&name)?;
-            }
             if let Some(original) = originals.remove(&name) {
                 linear.replace_weight(original);
             }
         }
         Ok(())
-    }
-
-    /// Mounts a stored start: no evidence, no initialiser.
-    fn restore(&mut self, path: &Path, form: &dyn Form) -> Result<Vec<Attached>, AppError> {
-        let stored = Checkpoint::load(path).input("reading the stored start")?;
-        let mut tensors: BTreeMap<String, Vec<f32>> =
-            stored.tensors.into_iter().map(|(name, _, values)| (name, values)).collect();
-        let missing =
-            |name: &str| AppError::usage(format!("{} has no {name}; was the plan changed?", path.display()));
-        let device = self.model.decoder.device().clone();
-        let mut attached = Vec::new();
-        let sites: BTreeMap<String, lowrank_attach::Site> =
-            self.plan.sites.iter().map(|site| (site.name.clone(), site.clone())).collect();
-        for (name, linear) in self.model.decoder.sites_mut() {
-            let Some(site) = sites.get(&name) else { continue };
-            let mut take = |part: &str| {
-                let key = format!("{name}.{part}");
-                tensors.remove(&key).ok_or_else(|| missing(&key))
-            };
-            let (left, right) = (take("left")?, take("right")?);
-            let offset = match stored.json["offset"].as_str() {
-                Some("shadow") => Offset::Shadow,
-                Some("base") => Offset::Base,
-                _ => Offset::None,
-            };
-            if offset == Offset::Base {
-                let weight = linear.frozen().while_doing(&name)?.clone();
-                linear.replace_weight(base_of(&weight, &left, &right, site).input(&name)?);
-            }
-            let start =
-                lowrank_adapt::Start { left: left.clone(), right: right.clone(), rank: site.rank, offset };
-            let weight = linear.frozen().while_doing(&name)?.clone();
-            let adapter = form.build(&weight, start, site.scale, &device).input(&name)?;
-            let variables = adapter.trainable();
-            linear.mount(ADAPTER, adapter).while_doing(&name)?;
-            let (site, report, initial) = (site.clone(), Report::default(), (left, right));
-            attached.push(Attached { site, variables, report, initial, offset });
-        }
-        Ok(attached)
     }
 }
 
@@ -256,48 +217,6 @@ impl Prepared {
 fn whole_row(tokens: Vec<u32>) -> Example {
     let loss = (0..tokens.len()).map(|index| index > 0).collect();
     Example { tokens, loss, next: None, line: 0 }
-}
-
-/// `W − scale·left·right`, by the same arithmetic as when it was started.
-fn base_of(
-    weight: &Matrix,
-    left: &[f32],
-    right: &[f32],
-    site: &lowrank_attach::Site,
-) -> Result<Matrix, AppError> {
-    let [out, inp] = site.shape;
-    let delta = LowRank::from_rows(left, right, out, inp, site.rank).input("the stored start")?;
-    let start = lowrank_init::Start {
-        delta,
-        core: None,
-        base: lowrank_init::Base::Subtract,
-        report: Report::default(),
-    };
-    let weight = from_rows(&weight.to_f32(), out, inp).input("the weight")?;
-    let base = start.base_weight(weight.as_ref(), site.scale);
-    Matrix::from_f32(to_rows(base.as_ref()), site.shape).input("the weight")
-}
-
-/// Keeps the start, so that a resumed run need not, and an exported adapter can, know it.
-fn store_start(attached: &[Attached], path: &Path) -> Result<(), AppError> {
-    let mut tensors = Vec::new();
-    for each in attached {
-        let [out, inp] = each.site.shape;
-        tensors.push((format!("{}.left", each.site.name), vec![out, each.site.rank], each.initial.0.clone()));
-        tensors.push((
-            format!("{}.right", each.site.name),
-            vec![each.site.rank, inp],
-            each.initial.1.clone(),
-        ));
-    }
-    let offset = attached.first().map_or(Offset::None, |each| each.offset);
-    let offset = match offset {
-        Offset::None => "none",
-        Offset::Shadow => "shadow",
-        Offset::Base => "base",
-    };
-    let json = serde_json::json!({"offset": offset});
-    Checkpoint { tensors, integers: Vec::new(), json }.save(path).while_doing("storing the start")
 }
 
 fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
