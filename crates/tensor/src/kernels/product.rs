@@ -1,8 +1,7 @@
 //! Matrix products of row-major slices, cut into fixed tiles of the result.
 //!
 //! Each tile is one sequential faer product, and tiles depend on the shape alone, so results do not depend on the number
-//! of threads. A tile packs its right-hand side again: at 256 rows that is one packed value for 512 flops of each column,
-//! below 5 % of the time.
+//! of threads. A tile packs its right-hand side again: at 256 rows that is one packed value for 512 flops of each column.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
