@@ -9,10 +9,10 @@ use lowrank_task::{Batching, BigBench, Layout, Question, read_questions};
 use lowrank_tensor::to_rows;
 use serde::Serialize;
 
-use crate::data::{Reading, dataset};
+use crate::choices::{FormatChoice, LossOn, Widen};
+use crate::data::{dataset, token_rows};
 use crate::error::Because;
 use crate::objective::batches;
-use crate::tune::{FormatChoice, LossOn, Widen};
 use crate::{AppError, Model, Progress};
 
 /// What to evaluate on.
@@ -151,12 +151,7 @@ pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evalu
 fn on_text(options: &Evaluate, model: &Model, progress: &mut dyn Progress) -> Result<Perplexity, AppError> {
     let max_length = model.length(options.max_length)?;
     let layout = Layout { format: options.format.format(), loss_on: options.loss_on.learn(), max_length };
-    let data = options.data.as_deref();
-    let reading = Reading { data, held_out_data: None, held_out: 0.0, limit: options.limit, layout };
-    let mut read = dataset(data, &reading, model)?;
-    if options.limit > 0 {
-        read.examples.truncate(options.limit);
-    }
+    let read = dataset(options.data.as_deref(), &layout, options.limit, model)?;
     for line in read.summary.to_string().lines() {
         progress.say(line);
     }
@@ -165,8 +160,12 @@ fn on_text(options: &Evaluate, model: &Model, progress: &mut dyn Progress) -> Re
     let batching = Batching { batch: options.batch, time, packing: true, pad: model.tokenizer()?.pad() };
     let batches = batches(&read.examples, batching).input("batching the data")?;
     progress.begin("perplexity", batches.len() as u64);
-    let measured = perplexity(&model.decoder, &batches, &mut |done| progress.step(done as u64, ""));
+    let measured = perplexity(&model.decoder, &batches, &mut |done| {
+        progress.step(done as u64, "");
+        !progress.stopping()
+    });
     progress.end();
+    finished(progress)?;
     measured
         .input("the data")?
         .ok_or_else(|| AppError::usage("no token of the data carries loss; try --loss-on all"))
@@ -189,9 +188,18 @@ fn on_questions(
         .collect::<Result<_, _>>()
         .input(file.display())?;
     progress.begin("questions", tokenised.len() as u64);
-    let shares = multiple_choice(&model.decoder, &tokenised, &mut |done| progress.step(done as u64, ""));
+    let shares = multiple_choice(&model.decoder, &tokenised, &mut |done| {
+        progress.step(done as u64, "");
+        !progress.stopping()
+    });
     progress.end();
+    finished(progress)?;
     shares.input(file.display())?.ok_or_else(|| AppError::usage(format!("{}: no questions", file.display())))
+}
+
+/// A figure of a part of the data would look like one of the whole.
+fn finished(progress: &dyn Progress) -> Result<(), AppError> {
+    if progress.stopping() { Err(AppError::failed("stopped before everything was read")) } else { Ok(()) }
 }
 
 fn questions(file: &Path) -> Result<Vec<Question>, AppError> {
@@ -214,32 +222,6 @@ fn questions(file: &Path) -> Result<Vec<Question>, AppError> {
         .collect::<Result<_, _>>()
         .input("reading the questions")?;
     read_questions(lines).input(file.display())
-}
-
-/// Rows of token ids.
-///
-/// # Errors
-/// [`AppError::Usage`] when the file is not a list of non-empty lists of token ids of the model.
-pub(crate) fn token_rows(file: &Path, model: &Model) -> Result<Vec<Vec<u32>>, AppError> {
-    let name = file.display();
-    let value = json::read(file).input("reading the token rows")?;
-    let rows: Vec<Vec<u32>> = serde_json::from_value(value)
-        .map_err(|error| AppError::usage(format!("{name}: not a list of lists of token ids: {error}")))?;
-    if rows.is_empty() {
-        return Err(AppError::usage(format!("{name}: no rows")));
-    }
-    let vocabulary = model.decoder.config.vocabulary;
-    for (index, row) in rows.iter().enumerate() {
-        if row.is_empty() {
-            return Err(AppError::usage(format!("{name}: row {index} is empty")));
-        }
-        if let Some(token) = row.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(AppError::usage(format!(
-                "{name}: row {index} holds token {token}, the model has {vocabulary}"
-            )));
-        }
-    }
-    Ok(rows)
 }
 
 fn dump_logits(model: &Model, tokens: &Path, out: &Path, batch: usize) -> Result<(), AppError> {

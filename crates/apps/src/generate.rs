@@ -7,8 +7,8 @@ use lowrank_record::Seed;
 use lowrank_task::{Format, Layout, LossOn as Learn, Record, prompt};
 use serde::Serialize;
 
+use crate::choices::Widen;
 use crate::error::Because;
-use crate::tune::Widen;
 use crate::{AppError, Model, Progress};
 
 /// What to continue and how.

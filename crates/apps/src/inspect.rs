@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use lowrank_linalg::{LowRank, effective_rank};
 use lowrank_models::Config;
+use lowrank_store::checkpoint::{self, Checkpoint};
 use lowrank_store::peft::{AdapterFolder, CONFIG_NAME, INITIAL_NAME, Matcher};
-use lowrank_store::{GgufFile, TensorSource, checkpoint::Checkpoint, gguf, json, tensors};
+use lowrank_store::{GgufFile, TensorSource, gguf, json, tensors};
 use serde::Serialize;
 
 use crate::AppError;
@@ -112,10 +113,13 @@ pub fn inspect(options: &Inspect) -> Result<Inspected, AppError> {
         directory(path)?
     } else if gguf::is_gguf(path).input("reading the file")? {
         gguf_model(&GgufFile::open(path).input("reading the file")?)?
-    } else if let Ok(checkpoint) = Checkpoint::load(path) {
-        of_checkpoint(&checkpoint)
     } else {
-        plain(&*tensors::open(path).input("reading the file")?)?
+        let source = tensors::open(path).input("reading the file")?;
+        if checkpoint::is_checkpoint(source.metadata()) {
+            of_checkpoint(&Checkpoint::load(path).input("reading the checkpoint")?)
+        } else {
+            plain(&*source)?
+        }
     };
     found.all = options.all;
     Ok(found)
@@ -162,14 +166,14 @@ fn adapter(path: &Path) -> Result<Inspected, AppError> {
             LowRank::from_rows(&factor.left, &factor.right, factor.output, factor.input, factor.rank)
                 .input(&factor.module)?
                 .times(matcher.scale(&factor.module));
-        let values = change.factor().input(&factor.module)?.values;
+        let spectrum = change.factor().input(&factor.module)?;
         rows.push(vec![
             factor.module.clone(),
             format!("[{}, {}]", factor.output, factor.input),
             factor.rank.to_string(),
             format!("{:.3}", matcher.scale(&factor.module)),
-            format!("{:.4}", values.iter().map(|value| value * value).sum::<f64>().sqrt()),
-            format!("{:.2}", effective_rank(&values)),
+            format!("{:.4}", spectrum.energy().sqrt()),
+            format!("{:.2}", effective_rank(&spectrum.values)),
         ]);
     }
     let head = vec!["layer", "shape", "rank", "scale", "norm of the change", "effective rank"];

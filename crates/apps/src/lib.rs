@@ -5,8 +5,9 @@
 //! [`mod@reference`] print the cards.
 
 pub mod catalogue;
-pub mod data;
-pub mod embedded;
+mod choices;
+mod data;
+mod embedded;
 mod error;
 pub mod evaluate;
 pub mod export;
@@ -14,10 +15,10 @@ pub mod generate;
 pub mod inspect;
 pub mod merge;
 mod model;
-pub mod objective;
+mod objective;
 pub mod options;
 mod output;
-pub mod page;
+mod page;
 pub mod pretrain;
 mod progress;
 mod recompress;
@@ -25,6 +26,7 @@ pub mod reference;
 pub mod tune;
 mod verify;
 mod vocabulary;
+mod watch;
 
 pub use error::AppError;
 pub use lowrank_tensor::keep_memory;

@@ -8,8 +8,8 @@ use lowrank_store::{Format, GgufFile};
 use serde::Serialize;
 
 use crate::error::Because;
-use crate::model::{ADAPTER, write_directory};
-use crate::output::{refuse_existing, verified};
+use crate::model::{ADAPTER, NO_TOKENIZER, write_directory};
+use crate::output::{DIRECTORY_FORMATS, GGUF_FORMATS, number_format, refuse_existing, verified};
 use crate::verify::{TOLERANCE, largest_difference, sample_logits, size};
 use crate::{AppError, Model, Progress, embedded};
 
@@ -96,6 +96,9 @@ pub fn merge(options: &Merge, progress: &mut dyn Progress) -> Result<Merged, App
             largest_logit: size(&expected),
         };
         judge(&merged, options.tolerance.unwrap_or(tolerance(format)))?;
+        if !is_gguf(&options.out) && !model.is_directory() {
+            progress.say(NO_TOKENIZER);
+        }
         Ok(merged)
     })
 }
@@ -105,22 +108,13 @@ fn is_gguf(path: &Path) -> bool {
 }
 
 fn checked_format(options: &Merge) -> Result<Format, AppError> {
-    let format = Format::named(&options.format);
-    let allowed: &[Format] = if is_gguf(&options.out) {
-        &[Format::F32, Format::F16, Format::BF16, Format::Q8_0]
-    } else {
-        &[Format::F32, Format::F16, Format::BF16]
-    };
     if is_gguf(&options.out) && options.model.as_deref().is_some_and(Path::is_dir) {
         return Err(AppError::usage(
             "--out FILE.gguf is for models that are GGUF: merge into a folder and convert it by llama.cpp's \
              convert_hf_to_gguf.py, which also converts the tokenizer",
         ));
     }
-    format.filter(|format| allowed.contains(format)).ok_or_else(|| {
-        let known: Vec<String> = allowed.iter().map(ToString::to_string).collect();
-        AppError::usage(format!("--format {}: here one of {}", options.format, known.join(", ")))
-    })
+    number_format(&options.format, if is_gguf(&options.out) { &GGUF_FORMATS } else { &DIRECTORY_FORMATS })
 }
 
 fn write(model: &Model, out: &Path, format: Format) -> Result<(), AppError> {

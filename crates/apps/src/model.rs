@@ -117,6 +117,11 @@ impl Model {
         Ok(Model { decoder, tokenizer, template, name, hash, path })
     }
 
+    /// Whether it came from a Hugging Face directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.path.as_deref().is_some_and(Path::is_dir)
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
@@ -241,7 +246,12 @@ fn read_tokenizer(path: &Path) -> Result<Option<Tokenizer>, AppError> {
     Ok(Some(tokenizer))
 }
 
-/// Writes the model's weights as a Hugging Face directory, with the tokenizer files beside them.
+/// What to know of a directory written from a GGUF file.
+pub(crate) const NO_TOKENIZER: &str = "note: no tokenizer was written, because a GGUF model has no tokenizer.json: copy the \
+                                       tokenizer files of the original model into the folder";
+
+/// Writes the model's weights as a Hugging Face directory, with the tokenizer files beside them where the model is a
+/// directory itself.
 ///
 /// # Errors
 /// [`AppError::Failed`] when the folder cannot be written; [`AppError::Usage`] when it exists.
@@ -265,12 +275,7 @@ pub(crate) fn write_directory(
         Some(path) if path.is_dir() => json::read(&path.join("config.json")).input("reading the model")?,
         _ => model.decoder.config.to_json(),
     };
-    config["torch_dtype"] = match format {
-        Format::BF16 => "bfloat16",
-        Format::F16 => "float16",
-        _ => "float32",
-    }
-    .into();
+    set_dtype(&mut config, format);
     let written = write_folder(out, existing, |folder| {
         folder.file("config.json", |sink| sink.write_all(json::sorted_text(&config).as_bytes()))?;
         folder.file("model.safetensors", |sink| safetensors::write_to(sink, &entries, &metadata))?;
@@ -290,6 +295,21 @@ pub(crate) fn write_directory(
     })
 }
 
+/// Says the number format under the one name that the file uses: `dtype` wins over `torch_dtype` in transformers 5, older
+/// ones know only the latter.
+fn set_dtype(config: &mut serde_json::Value, format: Format) {
+    let name = match format {
+        Format::BF16 => "bfloat16",
+        Format::F16 => "float16",
+        _ => "float32",
+    };
+    let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+    if let Some(entries) = config.as_object_mut() {
+        entries.remove("torch_dtype");
+        entries.insert(key.to_owned(), name.into());
+    }
+}
+
 /// Files that go with a model's weights.
 const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer.json",
@@ -301,3 +321,21 @@ const TOKENIZER_FILES: [&str; 8] = [
     "merges.txt",
     "added_tokens.json",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_says_its_number_format_once() {
+        for (before, after) in [
+            (r#"{"dtype":"bfloat16","torch_dtype":"bfloat16"}"#, r#"{"dtype":"float16"}"#),
+            (r#"{"torch_dtype":"bfloat16"}"#, r#"{"torch_dtype":"float16"}"#),
+            (r#"{"a":1}"#, r#"{"a":1,"torch_dtype":"float16"}"#),
+        ] {
+            let mut config = serde_json::from_str(before).unwrap();
+            set_dtype(&mut config, Format::F16);
+            assert_eq!(config.to_string(), after);
+        }
+    }
+}

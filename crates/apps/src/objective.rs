@@ -1,9 +1,10 @@
 //! A decoder with its data as something to be trained: what `lowrank-train` sees.
 
+use lowrank_eval::{layout, total_loss};
 use lowrank_models::{Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_task::{Batch, BatchPlan, Batching, Example};
-use lowrank_tensor::ops::{Layout, Targets};
+use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{Var, to_rows};
 use lowrank_train::{Evaluated, Evaluation, Failure, Group, Objective, Parameter};
 
@@ -30,8 +31,15 @@ pub struct Training<'a> {
     accumulation: u32,
     recompute: Recompute,
     seed: Seed,
-    /// The plan of the epoch last asked for: only a cache, never an input.
-    epoch: Option<(u64, BatchPlan<'a>)>,
+    /// The epoch last met: only a cache, never an input.
+    epoch: Option<Epoch<'a>>,
+}
+
+struct Epoch<'a> {
+    number: u64,
+    /// Micro-batches before it.
+    begins: u64,
+    plan: BatchPlan<'a>,
 }
 
 impl<'a> Training<'a> {
@@ -62,38 +70,25 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Micro-batches of one epoch; the same for every epoch up to packing.
-    ///
-    /// # Errors
-    /// As [`BatchPlan::new`].
-    pub fn batches_per_epoch(&mut self) -> Result<u64, lowrank_task::TaskError> {
-        Ok(self.plan(0)?.batches() as u64)
-    }
-
-    fn plan(&mut self, epoch: u64) -> Result<&BatchPlan<'a>, lowrank_task::TaskError> {
-        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let plan = BatchPlan::new(self.train, self.batching, self.seed, epoch)?;
-            self.epoch = Some((epoch, plan));
-        }
-        match &self.epoch {
-            Some((_, plan)) => Ok(plan),
-            None => unreachable!("the plan was just made"),
-        }
-    }
-
     /// Micro-batch number `index` of the whole run: epochs have different numbers of batches when packing, so they are
-    /// walked through from the first.
-    fn micro_batch(&mut self, mut index: u64) -> Result<Batch, lowrank_task::TaskError> {
-        let mut epoch = 0;
-        loop {
-            let plan = self.plan(epoch)?;
-            let batches = plan.batches() as u64;
-            if index < batches {
-                return plan.batch(index as usize);
-            }
-            index -= batches;
-            epoch += 1;
+    /// walked through, from the last one met or, for an earlier one, from the first.
+    fn micro_batch(&mut self, index: u64) -> Result<Batch, lowrank_task::TaskError> {
+        let (mut number, mut begins, mut plan) = match self.epoch.take() {
+            Some(Epoch { number, begins, plan }) if begins <= index => (number, begins, plan),
+            _ => (0, 0, self.plan(0)?),
+        };
+        while index - begins >= plan.batches() as u64 {
+            begins += plan.batches() as u64;
+            number += 1;
+            plan = self.plan(number)?;
         }
+        let batch = plan.batch((index - begins) as usize);
+        self.epoch = Some(Epoch { number, begins, plan });
+        batch
+    }
+
+    fn plan(&self, epoch: u64) -> Result<BatchPlan<'a>, lowrank_task::TaskError> {
+        BatchPlan::new(self.train, self.batching, self.seed, epoch)
     }
 }
 
@@ -104,17 +99,6 @@ impl<'a> Training<'a> {
 pub fn batches(examples: &[Example], batching: Batching) -> Result<Vec<Batch>, lowrank_task::TaskError> {
     let plan = BatchPlan::in_order(examples, batching)?;
     (0..plan.batches()).map(|index| plan.batch(index)).collect()
-}
-
-/// How a batch lies, for the model.
-#[must_use]
-pub fn layout(batch: &Batch) -> Layout {
-    Layout {
-        batch: batch.batch,
-        time: batch.time,
-        positions: batch.positions.clone().into(),
-        starts: batch.starts.clone().into(),
-    }
 }
 
 impl Objective for Training<'_> {
@@ -172,12 +156,7 @@ impl Objective for Training<'_> {
     }
 
     fn evaluate(&mut self) -> Result<Evaluation, Failure> {
-        let (mut loss_sum, mut weight) = (0.0, 0.0);
-        for batch in &self.held_out {
-            let nll = self.model.log_likelihoods(&batch.tokens, &batch.targets, &layout(batch))?;
-            loss_sum += nll.iter().map(|&nll| f64::from(nll)).sum::<f64>();
-            weight += batch.loss_tokens() as f64;
-        }
-        Ok(Evaluation { loss_sum, weight })
+        let (loss_sum, tokens) = total_loss(self.model, &self.held_out, &mut |_| true)?;
+        Ok(Evaluation { loss_sum, weight: tokens as f64 })
     }
 }

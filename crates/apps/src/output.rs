@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use lowrank_store::Format;
 use lowrank_store::atomic::put_in_place;
 
 use crate::AppError;
@@ -18,6 +19,22 @@ pub(crate) fn refuse_existing(out: &Path, overwrite: bool) -> Result<(), AppErro
         return Err(AppError::usage(format!("{out} exists already; give another --out, or --overwrite")));
     }
     Ok(())
+}
+
+/// What the weights of a GGUF file can be written as.
+pub(crate) const GGUF_FORMATS: [Format; 4] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0];
+/// What the weights of a Hugging Face directory can be written as.
+pub(crate) const DIRECTORY_FORMATS: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
+
+/// A number format by name.
+///
+/// # Errors
+/// [`AppError::Usage`] when it is not one of `allowed`.
+pub(crate) fn number_format(name: &str, allowed: &[Format]) -> Result<Format, AppError> {
+    Format::named(name).filter(|format| allowed.contains(format)).ok_or_else(|| {
+        let known: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        AppError::usage(format!("--format {name}: here one of {}", known.join(", ")))
+    })
 }
 
 /// Lets `write` make and check a file or folder beside `out`, and gives it that name when it succeeds; otherwise nothing

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::Seed;
-use lowrank_store::{Format, json, text};
+use lowrank_store::{hash, json, text};
 use lowrank_task::{Batching, GgufVocabulary, HeldOut, Tokenizer, split, tokenize_plain_text};
 use lowrank_tensor::cpu;
-use lowrank_train::{AdamW, Group, Method, Place, Run, Schedule, Settings, Shape, Stop, train};
+use lowrank_train::{AdamW, Group, Method, Place, Run, Schedule, Settings, Shape, Stop, Stopped, train};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
-use crate::tune::{Watch, Watched};
+use crate::output::{GGUF_FORMATS, number_format, refuse_existing};
+use crate::watch::Watch;
 use crate::{AppError, Progress, vocabulary};
 
 /// A pretraining run. Each field is a flag and a key of the recipe file.
@@ -40,6 +41,10 @@ pub struct Pretrain {
     #[arg(long)]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resume: bool,
+    /// Replace an output file that exists
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrite: bool,
     /// Name written into the model
     #[arg(long, default_value = "lowrank-demo", value_name = "NAME")]
     pub name: String,
@@ -159,8 +164,8 @@ pub fn dry_run(options: &Pretrain) -> Result<Pretrained, AppError> {
 pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretrained, AppError> {
     let data = options.data.as_deref().ok_or_else(|| AppError::usage("--data FILE is needed"))?;
     let out = options.out.as_deref().ok_or_else(|| AppError::usage("--out FILE.gguf is needed"))?;
-    let format = Format::named(&options.format)
-        .ok_or_else(|| AppError::usage(format!("--format {}: try Q8_0, BF16, F16 or F32", options.format)))?;
+    let format = number_format(&options.format, &GGUF_FORMATS)?;
+    refuse_existing(out, options.overwrite)?;
     let (tokenizer, vocabulary) = options.tokenizer()?;
     let seed = Seed(options.seed);
     let mut decoder =
@@ -207,15 +212,26 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
     .input("batching the data")?;
     let place =
         if options.resume { Place::Resume(options.run.clone()) } else { Place::Fresh(options.run.clone()) };
-    let run = Run { place, ..Run::default() };
+    let identity = [
+        ("data", hash::of_bytes(content.as_bytes())),
+        ("tokenizer", hash::of_bytes(format!("{vocabulary:?}").as_bytes())),
+        ("model", decoder.config.to_json().to_string()),
+        ("batch", options.batch.to_string()),
+    ];
+    let identity = identity.map(|(key, value)| (key.to_owned(), value)).into();
+    let run = Run { place, identity };
     let start = progress.now();
     progress.begin("pretraining", options.steps);
     let stop = Stop::default();
     let mut watch = Watch::new(progress, stop.clone());
     let outcome = train(&mut training, &settings, &run, &mut watch, &stop);
-    let Watched { .. } = watch.finish();
+    drop(watch);
     progress.end();
     let outcome = outcome.while_doing("pretraining")?;
+    if outcome.stopped == Stopped::Interrupted {
+        let again = "the same command with --resume goes on from there";
+        return Err(AppError::failed(format!("stopped at step {}; {again}", outcome.steps)));
+    }
     let values = vocabulary::to_gguf(vocabulary);
     let bytes = decoder.to_gguf(&options.name, format, values).while_doing("writing the model")?;
     lowrank_store::atomic::write_file(out, |sink| sink.write_all(&bytes)).while_doing("writing the model")?;

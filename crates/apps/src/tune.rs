@@ -7,20 +7,19 @@ mod outcome;
 mod prepare;
 mod report;
 mod session;
+mod settings;
 mod stored_start;
-mod watch;
 
 use std::path::{Path, PathBuf};
 
 use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
 
-pub use options::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Tune, Widen};
+pub use options::{OffsetChoice, RecomputeChoice, ScheduleChoice, Tune};
 pub use outcome::{DryRun, Initialised, RunSummary, Tuned};
-pub use watch::{Watch, Watched};
 
 use crate::error::Because;
-use crate::model::write_directory;
+use crate::model::{NO_TOKENIZER, write_directory};
 use crate::{AppError, Progress, output};
 use prepare::Prepared;
 
@@ -50,7 +49,9 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     prepared.describe(&options, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
     let recipe = crate::options::print(&options)?;
-    write(&run.join("recipe.toml"), &recipe)?;
+    if !options.resume {
+        write(&run.join("recipe.toml"), &recipe)?;
+    }
     let mut summaries = Vec::new();
     let starts = std::iter::once((options.init.as_str(), options.own_rate())).chain(options.compared()?);
     for (index, (name, rate)) in starts.enumerate() {
@@ -92,6 +93,14 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
 /// # Errors
 /// As [`tune`].
 pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, AppError> {
+    let training = [
+        ("--resume", options.resume),
+        ("--compare", !options.compare.is_empty()),
+        ("--run", options.run.is_some()),
+    ];
+    if let Some((flag, _)) = training.iter().find(|(_, given)| *given) {
+        return Err(AppError::usage(format!("{flag} belongs to `lowrank tune`: `init` trains nothing")));
+    }
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     refuse_existing(options, &out)?;
@@ -105,6 +114,9 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
         write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(options))?;
+        if !prepared.model.is_directory() {
+            progress.say(NO_TOKENIZER);
+        }
     }
     let verified = handover::write(&mut prepared, options, &options.init, &started, None, &out, progress)?;
     if offset {
@@ -137,15 +149,24 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
     )
 }
 
-/// What a run would adapt, with its predicted memory and time; nothing is computed but
-/// one product, to know the machine's rate.
+/// What [`tune`] would adapt, with its predicted memory and time; nothing is computed but one product, to know the
+/// machine's rate.
 ///
 /// # Errors
-/// [`AppError::Usage`] for whatever `tune` would refuse.
+/// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = demonstration(options);
     let prepared = Prepared::open(&options, progress)?;
-    memory::predict(&prepared, &options, progress)
+    memory::predict(&prepared, &options, true, progress)
+}
+
+/// What [`init`] would start, as [`dry_run`].
+///
+/// # Errors
+/// As [`dry_run`].
+pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
+    let prepared = Prepared::open(options, progress)?;
+    memory::predict(&prepared, options, false, progress)
 }
 
 fn is_demonstration(options: &Tune) -> bool {

@@ -84,6 +84,15 @@ const CONTROL: i32 = 3;
 pub(crate) fn of_tokenizer_json(document: &Json) -> Result<GgufVocabulary, AppError> {
     let unusable =
         |what: &str| AppError::usage(format!("the tokenizer has no {what}; a byte-level BPE is needed"));
+    let kinds: Vec<&str> = document["pre_tokenizer"]["pretokenizers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|each| each["type"].as_str())
+        .collect();
+    if kinds != ["Digits", "ByteLevel"] {
+        return Err(unusable("pre_tokenizer that splits digits and then bytes"));
+    }
     let words = document["model"]["vocab"].as_object().ok_or_else(|| unusable("model.vocab"))?;
     let mut tokens: Vec<(u64, &str, i32)> = Vec::new();
     for (token, id) in words {
@@ -133,6 +142,7 @@ mod tests {
     fn document() -> Json {
         serde_json::json!({
             "model": {"vocab": {"a": 0, "b": 1, "ab": 2, "<|end|>": 3}, "merges": [["a", "b"]]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]},
             "added_tokens": [{"id": 3, "content": "<|end|>"}, {"id": 4, "content": "<|user|>"}],
         })
     }
@@ -166,5 +176,6 @@ mod tests {
         assert!(refused("/model/vocab/ab", 9.into()).contains("gaps"));
         assert!(refused("/model/vocab", Json::Null).contains("model.vocab"));
         assert!(refused("/model/merges/0", 1.into()).contains("merges"));
+        assert!(refused("/pre_tokenizer/pretokenizers/0/type", "Split".into()).contains("pre_tokenizer"));
     }
 }

@@ -1,5 +1,6 @@
 //! The subcommands: each is an application with its options.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -92,7 +93,7 @@ fn with_recipe<T: Args>(name: &'static str, about: &'static str) -> Command {
             Arg::new("print-recipe")
                 .long("print-recipe")
                 .action(ArgAction::SetTrue)
-                .help("Print the checked recipe with every default filled in, and stop"),
+                .help("Print the options as a recipe file, and stop"),
         )
         .arg(
             Arg::new("dry-run")
@@ -131,7 +132,7 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
         "init" => {
             let Some(options) = recipe::<tune::Tune>(matches)? else { return Ok(()) };
             if matches.get_flag("dry-run") {
-                return show_result(&tune::dry_run(&options, &mut terminal)?, json);
+                return show_result(&tune::init_dry_run(&options, &mut terminal)?, json);
             }
             show_result(&tune::init(&options, &mut terminal)?, json)
         }
@@ -149,16 +150,15 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
         "generate" => {
             let mut out = std::io::stdout();
             let outcome = generate::generate(&typed(matches)?, &mut terminal, &mut |text| {
-                use std::io::Write as _;
-                if json {
-                    return;
+                if !json {
+                    // A text that cannot be shown is told of at its end.
+                    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
                 }
-                let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             })?;
             if json {
                 return show_result(&outcome, true);
             }
-            println!();
+            print_out("\n")?;
             let speed =
                 outcome.tokens_per_second.map_or_else(String::new, |speed| format!(", {speed:.1} tokens/s"));
             terminal.say(&format!("{} tokens behind {}{speed}", outcome.tokens, outcome.prompt_tokens));
@@ -184,7 +184,7 @@ fn recipe<T: Args + Serialize + DeserializeOwned>(matches: &ArgMatches) -> Resul
     let file = matches.get_one::<PathBuf>("recipe").map(|path| options::read(path)).transpose()?;
     let options = options::resolve::<T>(file.as_deref(), matches)?;
     if matches.get_flag("print-recipe") {
-        print!("{}", options::print(&options)?);
+        print_out(&options::print(&options)?)?;
         return Ok(None);
     }
     Ok(Some(options))
@@ -195,12 +195,20 @@ fn show_result<T: Serialize + std::fmt::Display>(result: &T, json: bool) -> Resu
     if json {
         let text =
             serde_json::to_string_pretty(result).map_err(|error| AppError::failed(error.to_string()))?;
-        println!("{text}");
+        print_out(&format!("{text}\n"))
     } else {
         let text = result.to_string();
-        if !text.is_empty() {
-            println!("{}", text.trim_end());
-        }
+        if text.is_empty() { Ok(()) } else { print_out(&format!("{}\n", text.trim_end())) }
     }
-    Ok(())
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+fn print_out(text: &str) -> Result<(), AppError> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(AppError::failed(format!("writing the result to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -63,9 +63,21 @@ fn a_run_of_another_recipe_is_not_gone_on_with() {
     let folder = Folder::new();
     folder.file("data.jsonl", &records());
     folder.succeed(&arguments("kaiming", "r", false));
-    let mut other = arguments("kaiming", "r", true);
-    other.extend(["--alpha", "3"]);
-    let output = folder.run(&other);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && errors.contains("plan"), "{errors}");
+    let recipe = || std::fs::read_to_string(folder.path().join("r/recipe.toml")).unwrap();
+    let before = recipe();
+    let refuse = |init: &'static str, more: &[&str], words: &[&str]| {
+        folder.refuse(&[&arguments(init, "r", true)[..], more].concat(), 2, words);
+    };
+    refuse("kaiming", &["--alpha", "3"], &["alpha = 16", "now it is 3"]);
+    refuse("kaiming", &["--held-out", "0.5"], &["data = ", "now it is"]);
+    refuse("kaiming", &["--lora-plus", "4"], &["left_ratio"]);
+    // The start alone already says what it was made for, before there is a checkpoint.
+    for entry in std::fs::read_dir(folder.path().join("r")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("checkpoint-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    refuse("gaussian", &[], &["init = kaiming", "now it is gaussian"]);
+    assert_eq!(recipe(), before, "a refused run leaves the recipe of the run as it was");
 }

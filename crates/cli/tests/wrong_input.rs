@@ -35,6 +35,11 @@ fn names() {
     folder.refuse(&tune(&["--targets", "q_prj"]), 2, &["q_prj", "did you mean \"q_proj\""]);
     folder.refuse(&tune(&["--form", "loar"]), 2, &["loar", "lora"]);
     folder.refuse(&tune(&["--optimiser", "adam"]), 2, &["adamw"]);
+    folder.refuse(&tune(&["--compare", "gaussian@-1"]), 2, &["rate"]);
+    folder.refuse(&tune(&["--warmup", "5"]), 2, &["warmup"]);
+    folder.refuse(&tune(&["--init", "orthogonal", "--rank-pattern", "q_proj=3"]), 2, &["q_proj", "even"]);
+    folder.refuse(&["init", "--out", "a", "--resume"], 2, &["--resume", "lowrank tune"]);
+    assert!(!folder.path().join("run").exists(), "nothing was started");
     folder.refuse(&["tune", "--rnak", "3"], 2, &["--rnak", "--rank"]);
     folder.refuse(&["explain", "pisa"], 2, &["pisa", "pissa"]);
     folder.refuse(&["tnue"], 2, &["tune"]);
@@ -118,7 +123,7 @@ fn outputs_that_exist_are_kept() {
 }
 
 #[test]
-fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint() {
+fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_start() {
     let folder = Folder::new();
     folder.file("data.jsonl", &records());
     let wild = [
@@ -138,6 +143,7 @@ fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint() {
     let arguments =
         [&["tune", "--data", "data.jsonl", "--quiet", "--optimiser", "sgd"], &QUICK[..], &wild[..]].concat();
     folder.refuse(&arguments, 1, &["step"]);
+    assert!(folder.path().join("r/start.safetensors").exists());
     assert!(!folder.path().join("r/adapter").exists());
 }
 

@@ -49,19 +49,21 @@ impl MultipleChoice {
     }
 }
 
-/// Asks every question; `each` sees the number answered.
+/// Asks every question; `each` sees the number answered and says whether to go on: what was answered until then counts.
 ///
 /// # Errors
 /// [`ModelError`] for tokens outside the vocabulary or a question longer than the context.
 pub fn multiple_choice(
     model: &Decoder,
     questions: &[TokenizedQuestion],
-    each: &mut dyn FnMut(usize),
+    each: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<MultipleChoice>, ModelError> {
     let mut chosen = Vec::with_capacity(questions.len());
     for (index, question) in questions.iter().enumerate() {
         chosen.push(choose(question, &log_likelihoods(model, question)?));
-        each(index + 1);
+        if !each(index + 1) {
+            break;
+        }
     }
     Ok(MultipleChoice::of(questions, &chosen))
 }

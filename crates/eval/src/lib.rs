@@ -6,4 +6,4 @@ mod choice;
 mod perplexity;
 
 pub use choice::{Chosen, MultipleChoice, choose, multiple_choice};
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, layout, perplexity, total_loss};

@@ -2,6 +2,7 @@
 
 use lowrank_models::{Decoder, ModelError};
 use lowrank_task::Batch;
+use lowrank_tensor::ops::Layout;
 
 /// How well a model predicts a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,29 +24,50 @@ impl Perplexity {
     }
 }
 
-/// Perplexity on batches, summed in f64; `each` sees the number of batches done. `None` when no token carries loss.
+/// Perplexity on batches. `each` sees the number of batches done and says whether to go on: what was seen until then
+/// counts. `None` when no token carries loss.
 ///
 /// # Errors
 /// [`ModelError`] for tokens outside the vocabulary or rows beyond the context.
 pub fn perplexity(
     model: &Decoder,
     batches: &[Batch],
-    each: &mut dyn FnMut(usize),
+    each: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Perplexity>, ModelError> {
+    let (sum, tokens) = total_loss(model, batches, each)?;
+    Ok(Perplexity::of(sum, tokens))
+}
+
+/// Sum of the losses in nats, in f64, and the number of tokens that carry loss; `each` as for [`perplexity`].
+///
+/// # Errors
+/// [`ModelError`] for tokens outside the vocabulary or rows beyond the context.
+pub fn total_loss(
+    model: &Decoder,
+    batches: &[Batch],
+    each: &mut dyn FnMut(usize) -> bool,
+) -> Result<(f64, u64), ModelError> {
     let (mut sum, mut tokens) = (0.0, 0);
     for (index, batch) in batches.iter().enumerate() {
-        let layout = lowrank_tensor::ops::Layout {
-            batch: batch.batch,
-            time: batch.time,
-            positions: batch.positions.clone().into(),
-            starts: batch.starts.clone().into(),
-        };
-        let losses = model.log_likelihoods(&batch.tokens, &batch.targets, &layout)?;
+        let losses = model.log_likelihoods(&batch.tokens, &batch.targets, &layout(batch))?;
         sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
         tokens += batch.loss_tokens() as u64;
-        each(index + 1);
+        if !each(index + 1) {
+            break;
+        }
     }
-    Ok(Perplexity::of(sum, tokens))
+    Ok((sum, tokens))
+}
+
+/// How a batch lies, for the model.
+#[must_use]
+pub fn layout(batch: &Batch) -> Layout {
+    Layout {
+        batch: batch.batch,
+        time: batch.time,
+        positions: batch.positions.clone().into(),
+        starts: batch.starts.clone().into(),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use faer::{Mat, MatRef};
 use lowrank_linalg::{LowRank, multiply};
 use lowrank_record::{Card, Need, Report, Seed};
 
-use crate::{Evidence, InitError, Options};
+use crate::{Evidence, InitError, Options, Site};
 
 /// Chooses where an adapter starts: a pure function of evidence, rank and seed.
 pub trait Initialiser: Send + Sync {
@@ -21,8 +21,17 @@ pub trait Initialiser: Send + Sync {
         self.card().needs.to_vec()
     }
 
-    /// Power iterations that the leading factors of its gradient should have seen. Two lose 0.1 % of the cosine of
-    /// LoRA-GA's first step on a slowly decaying spectrum, none lose 4 %; single directions need more.
+    /// Whether it can start this layer at this rank, which needs no evidence to know: [`Initialiser::start`] refuses the
+    /// same.
+    ///
+    /// # Errors
+    /// [`InitError`] naming method, rank and shape.
+    fn admits(&self, site: Site, rank: usize) -> Result<(), InitError> {
+        site.check(self.card().name, rank)
+    }
+
+    /// Power iterations that the leading factors of its gradient should have seen: two where it takes a subspace, more
+    /// where single directions matter.
     fn power(&self) -> usize {
         2
     }

@@ -73,6 +73,12 @@ pub struct Checkpoint {
     pub json: Value,
 }
 
+/// Whether a safetensors file with this metadata is, or was before it was damaged, a checkpoint.
+#[must_use]
+pub fn is_checkpoint(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.get("format").is_some_and(|format| format == KIND)
+}
+
 impl Checkpoint {
     /// Saves it; the file before stays as it was until this one is complete and on the disk.
     ///

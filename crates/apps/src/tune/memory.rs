@@ -5,15 +5,15 @@ use lowrank_linalg::{from_rows, multiply};
 use lowrank_models::Recompute;
 use lowrank_record::Seed;
 
-use super::Tune;
 use super::outcome::DryRun;
 use super::prepare::Prepared;
+use super::{Tune, settings};
 use crate::error::Because;
 use crate::{AppError, Progress};
 
-/// Share of a product's rate that a whole step reaches; measured, see `benches/results/step.json`.
+/// Share of a product's rate that a whole step is taken to reach.
 const STEP_RATE: f64 = 0.8;
-/// f32 operations a second, where there is no clock: a modest core.
+/// f32 operations a second to assume where there is no clock: a modest core.
 const RATE: f64 = 50e9;
 
 /// f32 operations a second of a product on all threads: the best of a few.
@@ -34,10 +34,12 @@ fn rate(progress: &dyn Progress) -> Result<f64, AppError> {
     Ok(if seconds > 0.0 { 2.0 * (SIDE * SIDE * SIDE) as f64 / seconds } else { RATE })
 }
 
-/// Counts flops and bytes of a step and predicts its time and the process's largest memory.
+/// Counts flops and bytes of a step and predicts the process's largest memory, and the time of all steps of all starts; of a
+/// start alone, which trains nothing, the time of one pass.
 pub(super) fn predict(
     prepared: &Prepared,
     options: &Tune,
+    train: bool,
     progress: &dyn Progress,
 ) -> Result<DryRun, AppError> {
     let config = &prepared.model.decoder.config;
@@ -46,8 +48,8 @@ pub(super) fn predict(
     let linear: usize = sites.iter().map(|(_, site)| site.shape().iter().product::<usize>()).sum();
     let head = config.vocabulary * config.hidden;
     // Frozen weights cost one product forward and one backward; recomputation repeats the forward of the blocks.
-    let passes = if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 };
-    let matrices = 2.0 * tokens as f64 * (passes * linear as f64 + 2.0 * head as f64);
+    let products = if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 };
+    let matrices = 2.0 * tokens as f64 * (products * linear as f64 + 2.0 * head as f64);
     let low_rank = 6.0 * tokens as f64 * prepared.plan.parameters() as f64;
     let attention = 14.0 / 2.0
         * (tokens * prepared.batching.time * config.heads * config.head_dim * config.layers) as f64;
@@ -71,14 +73,8 @@ pub(super) fn predict(
     let optimiser = 6 * prepared.plan.parameters();
     let floats = tokens * kept + chunk + 4 * tokens * config.intermediate + widest + optimiser;
     let model_bytes = prepared.model.decoder.bytes();
-    let steps = match options.steps {
-        Some(steps) => steps,
-        None => {
-            let all: usize = prepared.data.train.iter().map(|example| example.tokens.len()).sum();
-            let batches = (all as f64 / tokens as f64).max(1.0);
-            ((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1)
-        }
-    };
+    let steps = if train { settings::steps(prepared, options)? } else { 0 };
+    let passes = if train { steps * (1 + options.compare.len() as u64) } else { 1 };
     let per_step = flops * f64::from(options.accumulate);
     Ok(DryRun {
         sites: prepared.plan.sites.iter().map(|site| (site.name.clone(), site.rank)).collect(),
@@ -88,7 +84,7 @@ pub(super) fn predict(
         steps,
         tokens_per_step: tokens * options.accumulate as usize,
         flops_per_step: per_step,
-        predicted_seconds: steps as f64 * per_step / (STEP_RATE * rate(progress)?),
+        predicted_seconds: passes as f64 * per_step / (STEP_RATE * rate(progress)?),
     })
 }
 

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::AppError;
+use crate::choices::{FormatChoice, LossOn, Widen};
 use crate::options::key_value;
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
@@ -186,16 +187,6 @@ pub struct Tune {
     pub compare: Vec<String>,
 }
 
-/// When stored weights become f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Widen {
-    /// At load.
-    Once,
-    /// In each product.
-    OnUse,
-}
-
 /// How a start is taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -204,28 +195,6 @@ pub enum OffsetChoice {
     Shadow,
     /// Inside the weight.
     Base,
-}
-
-/// Whether prompts go through the chat template.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FormatChoice {
-    /// If the model has one.
-    Auto,
-    /// Always.
-    Chat,
-    /// Never.
-    Plain,
-}
-
-/// Which tokens carry loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossOn {
-    /// Completions, answers and assistant turns; everything in plain text.
-    Completion,
-    /// Every token.
-    All,
 }
 
 /// How the rate runs over the steps.
@@ -248,40 +217,6 @@ pub enum RecomputeChoice {
     Nothing,
     /// Each block.
     Blocks,
-}
-
-impl Widen {
-    /// As the models know it.
-    #[must_use]
-    pub fn hold(self) -> lowrank_models::Widen {
-        match self {
-            Widen::Once => lowrank_models::Widen::Once,
-            Widen::OnUse => lowrank_models::Widen::OnUse,
-        }
-    }
-}
-
-impl FormatChoice {
-    /// As the data path knows it.
-    #[must_use]
-    pub fn format(self) -> lowrank_task::Format {
-        match self {
-            FormatChoice::Auto => lowrank_task::Format::Auto,
-            FormatChoice::Chat => lowrank_task::Format::Chat,
-            FormatChoice::Plain => lowrank_task::Format::Plain,
-        }
-    }
-}
-
-impl LossOn {
-    /// As the data path knows it.
-    #[must_use]
-    pub fn learn(self) -> lowrank_task::LossOn {
-        match self {
-            LossOn::All => lowrank_task::LossOn::All,
-            LossOn::Completion => lowrank_task::LossOn::Answers,
-        }
-    }
 }
 
 /// Learning rate when none is given: the size that full fine-tuning of small decoders takes.

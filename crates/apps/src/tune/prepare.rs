@@ -1,12 +1,12 @@
 //! Everything before the first step: model, data, plan, evidence, start.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use lowrank_adapt::{Form, Offset, Weight};
 use lowrank_attach::{
     Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect,
 };
+use lowrank_eval::layout;
 use lowrank_init::Initialiser;
 use lowrank_models::Recompute;
 use lowrank_record::{Need, Seed};
@@ -14,12 +14,12 @@ use lowrank_task::{Batching, Example, Layout};
 use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::Targets;
 
-use super::{RecomputeChoice, Tune, stored_start};
-use crate::data::{Data, Reading, read};
+use super::stored_start::{self, Kept};
+use super::{RecomputeChoice, Tune, settings};
+use crate::data::{Data, Reading, read, token_rows};
 use crate::error::Because;
-use crate::evaluate::token_rows;
 use crate::model::ADAPTER;
-use crate::objective::{batches, layout};
+use crate::objective::batches;
 use crate::{AppError, Model, Progress};
 
 /// A model with its data and the layers to adapt.
@@ -45,10 +45,6 @@ pub(crate) struct Started {
 impl Prepared {
     /// Opens and checks everything that the options name.
     pub(crate) fn open(options: &Tune, progress: &mut dyn Progress) -> Result<Prepared, AppError> {
-        initialiser(&options.init, &options.init_options())?;
-        for (name, _) in options.compared()? {
-            initialiser(name, &BTreeMap::new())?;
-        }
         form(&options.form)?;
         check_numbers(options)?;
         if options.model.is_some() && options.data.is_none() {
@@ -95,7 +91,25 @@ impl Prepared {
             Batching { batch: options.batch, time, packing: options.packing, pad: model.tokenizer()?.pad() };
         let recompute =
             if options.recompute == RecomputeChoice::Blocks { Recompute::Blocks } else { Recompute::Nothing };
-        Ok(Prepared { model, data, plan, batching, recompute, originals: Vec::new() })
+        let prepared = Prepared { model, data, plan, batching, recompute, originals: Vec::new() };
+        prepared.admit(&options.init, &options.init_options())?;
+        settings::of(&prepared, options, options.own_rate())?;
+        for (name, rate) in options.compared()? {
+            prepared.admit(name, &BTreeMap::new())?;
+            settings::of(&prepared, options, rate)?;
+        }
+        Ok(prepared)
+    }
+
+    /// Refuses a start that one of the layers cannot have, before anything is computed.
+    fn admit(&self, name: &str, choices: &BTreeMap<String, String>) -> Result<(), AppError> {
+        let initialiser = initialiser(name, choices)?;
+        for site in &self.plan.sites {
+            let [out, inp] = site.shape;
+            let shape = lowrank_init::Site { out, inp, scale: site.scale };
+            initialiser.admits(shape, site.rank).input(&site.name)?;
+        }
+        Ok(())
     }
 
     /// Shows what was read and what will be adapted.
@@ -117,13 +131,13 @@ impl Prepared {
         ));
     }
 
-    /// Collects what the start needs and mounts it; from `saved` if a start was stored there, which it is otherwise.
+    /// Collects what the start needs and mounts it; from where it is kept if it is there, and kept there otherwise.
     pub(crate) fn start(
         &mut self,
         options: &Tune,
         name: &str,
         choices: &BTreeMap<String, String>,
-        saved: Option<&Path>,
+        kept: Option<Kept<'_>>,
         progress: &mut dyn Progress,
     ) -> Result<Started, AppError> {
         let initialiser = initialiser(name, choices)?;
@@ -133,10 +147,10 @@ impl Prepared {
         if options.offset_in_base() {
             self.originals = frozen(&self.model)?;
         }
-        if let Some(stored) = saved.filter(|path| path.is_file()) {
-            let starts = stored_start::read(stored, &self.plan)?;
+        if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
+            let starts = stored_start::read(kept, &self.plan)?;
             let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, form, ADAPTER)
-                .input(format!("the stored start {}", stored.display()))?;
+                .input(format!("the stored start {}", kept.path.display()))?;
             return Ok(Started { attached, evidence_peak: None, settings });
         }
         let seed = Seed(options.seed);
@@ -159,8 +173,8 @@ impl Prepared {
         )
         .while_doing(format!("starting {name}"))?;
         warn(&attached, progress);
-        if let Some(path) = saved {
-            stored_start::write(&attached, path)?;
+        if let Some(kept) = kept {
+            stored_start::write(&attached, kept)?;
         }
         Ok(Started { attached, evidence_peak, settings })
     }
@@ -180,7 +194,7 @@ impl Prepared {
         let batch = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
         let batching = Batching { batch, time: longest, packing: false, pad: self.batching.pad };
         let calibration: Vec<Calibration> = batches(&examples, batching)
-            .while_doing("batching the calibration text")?
+            .input("batching the calibration text")?
             .into_iter()
             .map(|batch| Calibration {
                 layout: layout(&batch),
@@ -196,7 +210,7 @@ impl Prepared {
             power,
             seed.at("init", "evidence"),
         )
-        .while_doing("collecting gradients")
+        .input("collecting gradients")
     }
 
     /// Takes every adapter off and puts replaced weights back.

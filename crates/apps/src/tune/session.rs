@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowrank_record::Seed;
-use lowrank_train::{
-    AdamW, EarlyStop, Group, Method, Outcome, Place, Run, Schedule, Settings, Sgd, Shape, Stop, metrics,
-    train as run,
-};
+use lowrank_train::{Group, Outcome, Place, Run, Stop, TrainError, metrics, train as run};
 
+use super::Tune;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started};
-use super::watch::Watch;
-use super::{ScheduleChoice, Tune};
+use super::settings::{self, identity};
+use super::stored_start::Kept;
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
+use crate::watch::Watch;
 use crate::{AppError, Progress};
 
 /// Starts and trains one adapter; it stays mounted.
@@ -30,12 +29,12 @@ pub(super) fn train(
     progress: &mut dyn Progress,
 ) -> Result<RunSummary, AppError> {
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
-    let started =
-        prepared.start(options, name, choices, Some(&folder.join("start.safetensors")), progress)?;
+    let (settings, identity) =
+        (settings::of(prepared, options, rate)?, identity(prepared, options, name, choices)?);
+    let kept = Kept { path: &folder.join("start.safetensors"), identity: &identity };
+    let started = prepared.start(options, name, choices, Some(kept), progress)?;
     let started_at = progress.now();
     progress.reset_peak();
-    let (settings, identity) =
-        (settings(prepared, options, rate)?, identity(prepared, options, name, &started));
     let training = Training::new(
         &prepared.model.decoder,
         trainables(&started),
@@ -54,7 +53,10 @@ pub(super) fn train(
     let outcome = run(&mut training, &settings, &Run { place, identity }, &mut watch, &stop);
     let watched = watch.finish();
     progress.end();
-    let outcome: Outcome = outcome.while_doing(format!("training {name}"))?;
+    let outcome: Outcome = match outcome {
+        Err(differs @ TrainError::Differs { .. }) => return Err(AppError::usage(differs.to_string())),
+        outcome => outcome.while_doing(format!("training {name}"))?,
+    };
     if !outcome.untouched.is_empty() {
         progress.say(&format!("warning: never had a gradient: {}", outcome.untouched.join(", ")));
     }
@@ -96,71 +98,6 @@ fn trainables(started: &Started) -> Vec<Trainable> {
         }
     }
     all
-}
-
-fn settings(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Settings, AppError> {
-    let steps = match options.steps {
-        Some(steps) => steps,
-        None => {
-            let plan = lowrank_task::BatchPlan::new(
-                &prepared.data.train,
-                prepared.batching,
-                Seed(options.seed).at("data", "order"),
-                0,
-            );
-            let batches = plan.input("batching the data")?.batches() as f64;
-            ((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1)
-        }
-    };
-    let optimiser = match options.optimiser.as_str() {
-        "adamw" => Method::AdamW(AdamW::default()),
-        "sgd" => Method::Sgd(Sgd::default()),
-        other => return Err(AppError::usage(format!("--optimiser {other}: known are adamw and sgd"))),
-    };
-    let shape = match options.schedule {
-        ScheduleChoice::Constant => Shape::Constant,
-        ScheduleChoice::Linear => Shape::Linear,
-        ScheduleChoice::Cosine => Shape::Cosine,
-    };
-    let has_held_out = !prepared.data.held_out.is_empty();
-    let every = |asked: u64, parts: u64| if asked > 0 { asked } else { (steps / parts).max(1) };
-    let settings = Settings {
-        steps,
-        accumulation: options.accumulate,
-        rate,
-        left_ratio: options.lora_plus,
-        weight_decay: options.weight_decay,
-        clip_norm: options.clip,
-        optimiser,
-        schedule: Schedule { shape, warmup_ratio: options.warmup, ..Schedule::default() },
-        eval_every: if has_held_out { every(options.eval_every, 10) } else { 0 },
-        early_stop: (options.patience > 0)
-            .then_some(EarlyStop { patience: options.patience, min_improvement: 0.0 }),
-        restore_best: options.patience > 0,
-        checkpoint_every: every(options.checkpoint_every, 5),
-        seed: Seed(options.seed),
-        ..Settings::default()
-    };
-    settings.check().input("the recipe")?;
-    Ok(settings)
-}
-
-/// What else decides a run's numbers: a checkpoint is gone on with only where all of it agrees.
-fn identity(prepared: &Prepared, options: &Tune, name: &str, started: &Started) -> BTreeMap<String, String> {
-    let settings = started.settings.iter().map(|(key, value)| format!("{key}={value}"));
-    [
-        ("model", prepared.model.hash.clone()),
-        ("data", prepared.data.hash.clone()),
-        ("init", name.to_owned()),
-        ("init options", settings.collect::<Vec<_>>().join(" ")),
-        ("form", options.form.clone()),
-        ("plan", format!("{:?}", prepared.plan)),
-        ("offset", format!("{:?}", options.offset)),
-        ("batching", format!("{:?}", prepared.batching)),
-        ("widen", format!("{:?}", options.widen)),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
 }
 
 /// What the training made of each layer's change.

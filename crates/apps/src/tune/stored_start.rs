@@ -10,8 +10,15 @@ use lowrank_store::checkpoint::Checkpoint;
 use crate::AppError;
 use crate::error::Because;
 
-/// Writes the factors of every layer, and how they are taken back.
-pub(super) fn write(attached: &[Attached], path: &Path) -> Result<(), AppError> {
+/// Where a start is kept, and what decided it.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a> {
+    pub(super) path: &'a Path,
+    pub(super) identity: &'a BTreeMap<String, String>,
+}
+
+/// Writes the factors of every layer, how they are taken back, and what decided them.
+pub(super) fn write(attached: &[Attached], kept: Kept<'_>) -> Result<(), AppError> {
     let mut tensors = Vec::new();
     for Attached { site, initial: (left, right), .. } in attached {
         let [out, inp] = site.shape;
@@ -19,20 +26,30 @@ pub(super) fn write(attached: &[Attached], path: &Path) -> Result<(), AppError> 
         tensors.push((format!("{}.right", site.name), vec![site.rank, inp], right.clone()));
     }
     let offset = attached.first().map_or(Offset::None, |each| each.offset);
-    let json = serde_json::json!({"offset": name(offset)});
-    Checkpoint { tensors, integers: Vec::new(), json }.save(path).while_doing("storing the start")
+    let json = serde_json::json!({"offset": name(offset), "identity": kept.identity});
+    Checkpoint { tensors, integers: Vec::new(), json }.save(kept.path).while_doing("storing the start")
 }
 
 /// Reads them in the plan's order.
 ///
 /// # Errors
-/// [`AppError::Usage`] when a layer of the plan is not in the file.
-pub(super) fn read(path: &Path, plan: &Plan) -> Result<Vec<Start>, AppError> {
+/// [`AppError::Usage`] when it was decided by something else, or a layer of the plan is not in the file.
+pub(super) fn read(Kept { path, identity }: Kept<'_>, plan: &Plan) -> Result<Vec<Start>, AppError> {
     let stored = Checkpoint::load(path).input("reading the stored start")?;
     let offset = [Offset::None, Offset::Shadow, Offset::Base]
         .into_iter()
         .find(|&offset| stored.json["offset"] == name(offset))
         .ok_or_else(|| AppError::usage(format!("{} does not say its offset", path.display())))?;
+    for (key, now) in identity {
+        if stored.json["identity"][key] != **now {
+            return Err(AppError::usage(format!(
+                "{}: the run began with {key} = {}, but now it is {now}; resume with the options of that run, or start a \
+                 new one with another --run",
+                path.display(),
+                stored.json["identity"][key].as_str().unwrap_or("nothing")
+            )));
+        }
+    }
     let mut tensors: BTreeMap<String, Vec<f32>> =
         stored.tensors.into_iter().map(|(name, _, values)| (name, values)).collect();
     let mut take = |key: String| {

@@ -72,7 +72,7 @@ impl Initialiser for Gaussian {
 
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site @ Site { out, inp, .. } = seen.site();
-        site.check(CARD.name, rank)?;
+        self.admits(site, rank)?;
         let deviation = match self.deviation {
             Deviation::Rank => 1.0 / rank as f64,
             Deviation::Width => 1.0 / (inp as f64).sqrt(),

@@ -46,7 +46,7 @@ impl Initialiser for Kaiming {
 
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site @ Site { out, inp, .. } = seen.site();
-        site.check(CARD.name, rank)?;
+        self.admits(site, rank)?;
         let bound = 1.0 / (inp as f64).sqrt();
         let right = seed.at("start", "right").uniform(rank * inp, bound as f32);
         let zero = vec![0.0; out * rank];

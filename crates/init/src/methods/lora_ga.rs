@@ -26,7 +26,8 @@ pub use card::{Direction, Variant};
 use self::card::CARD;
 use crate::magnitude::weight_values;
 use crate::{
-    Base, Evidence, Exactness, Gradient, InitError, Initialiser, Leading, Magnitude, Named, Options, Start,
+    Base, Evidence, Exactness, Gradient, InitError, Initialiser, Leading, Magnitude, Named, Options, Site,
+    Start,
 };
 
 /// Directions of the gradient.
@@ -128,6 +129,14 @@ impl Initialiser for LoraGa {
         if weight { vec![Need::Weight, Need::Gradient] } else { vec![Need::Gradient] }
     }
 
+    fn admits(&self, site: Site, rank: usize) -> Result<(), InitError> {
+        site.check(CARD.name, rank)?;
+        if 2 * rank > site.out.min(site.inp) {
+            return Err(InitError::DoubleRank { method: CARD.name, rank, out: site.out, inp: site.inp });
+        }
+        Ok(())
+    }
+
     fn power(&self) -> usize {
         // The paper's factors are subspaces; PEFT's scale each direction by its singular value, and it iterates four times.
         if self.variant == Variant::PeftCompat { 4 } else { 2 }
@@ -157,10 +166,7 @@ impl Initialiser for LoraGa {
 
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site = seen.site();
-        site.check(CARD.name, rank)?;
-        if 2 * rank > site.out.min(site.inp) {
-            return Err(InitError::DoubleRank { method: CARD.name, rank, out: site.out, inp: site.inp });
-        }
+        self.admits(site, rank)?;
         let (svd, energy) = self.leading(seen, rank, seed)?;
         if svd.values[0] <= 0.0 {
             return Err(InitError::ZeroGradient { method: CARD.name });

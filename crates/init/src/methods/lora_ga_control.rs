@@ -71,7 +71,7 @@ impl Initialiser for LoraGaControl {
 
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site = seen.site();
-        site.check(CARD.name, rank)?;
+        self.admits(site, rank)?;
         let size = self.scale.factor(CARD.name, seen, rank, self.gamma, seed)?;
         // The basis of a Gaussian matrix is uniformly distributed (QR with a positive diagonal).
         let basis = |name: &str, d: usize| {

@@ -62,6 +62,14 @@ impl Initialiser for Orthogonal {
         &CARD
     }
 
+    fn admits(&self, site: Site, rank: usize) -> Result<(), InitError> {
+        site.check(CARD.name, rank)?;
+        if !rank.is_multiple_of(2) {
+            return Err(InitError::OddRank { method: CARD.name, rank });
+        }
+        Ok(())
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         let width = match self.width {
             Width::Fixed(number) => number.to_string(),
@@ -78,10 +86,7 @@ impl Initialiser for Orthogonal {
 
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site @ Site { out, inp, .. } = seen.site();
-        site.check(CARD.name, rank)?;
-        if !rank.is_multiple_of(2) {
-            return Err(InitError::OddRank { method: CARD.name, rank });
-        }
+        self.admits(site, rank)?;
         let half = rank / 2;
         let square = gaussian(seed.at("start", "rotation"), rank, rank);
         let q = orthonormal_basis(square.as_ref()).map_err(InitError::linalg(CARD.name))?;

@@ -73,7 +73,7 @@ impl Initialiser for Pissa {
 
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site = seen.site();
-        site.check(CARD.name, rank)?;
+        self.admits(site, rank)?;
         let weight = seen.weight(CARD.name)?;
         let leading = Leading { exactness: self.svd, oversampling: (rank / 2).max(8), power: self.power };
         let (found, taken) = leading.of(CARD.name, weight, rank, seed.at("start", "weight"))?;

@@ -1,0 +1,70 @@
+//! Choices that several commands offer: how weights are held, how prompts are written, which tokens count.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// When stored weights become f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Widen {
+    /// At load.
+    Once,
+    /// In each product.
+    OnUse,
+}
+
+/// Whether prompts go through the chat template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatChoice {
+    /// If the model has one.
+    Auto,
+    /// Always.
+    Chat,
+    /// Never.
+    Plain,
+}
+
+/// Which tokens carry loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossOn {
+    /// Completions, answers and assistant turns; everything in plain text.
+    Completion,
+    /// Every token.
+    All,
+}
+
+impl Widen {
+    /// As the models know it.
+    #[must_use]
+    pub fn hold(self) -> lowrank_models::Widen {
+        match self {
+            Widen::Once => lowrank_models::Widen::Once,
+            Widen::OnUse => lowrank_models::Widen::OnUse,
+        }
+    }
+}
+
+impl FormatChoice {
+    /// As the data path knows it.
+    #[must_use]
+    pub fn format(self) -> lowrank_task::Format {
+        match self {
+            FormatChoice::Auto => lowrank_task::Format::Auto,
+            FormatChoice::Chat => lowrank_task::Format::Chat,
+            FormatChoice::Plain => lowrank_task::Format::Plain,
+        }
+    }
+}
+
+impl LossOn {
+    /// As the data path knows it.
+    #[must_use]
+    pub fn learn(self) -> lowrank_task::LossOn {
+        match self {
+            LossOn::All => lowrank_task::LossOn::All,
+            LossOn::Completion => lowrank_task::LossOn::Answers,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! From the options to the trainer's settings, and to the facts by which a run is known again.
+
+use std::collections::BTreeMap;
+
+use lowrank_record::Seed;
+use lowrank_store::hash;
+use lowrank_task::BatchPlan;
+use lowrank_train::{AdamW, EarlyStop, Method, Schedule, Settings, Sgd, Shape};
+
+use super::prepare::{Prepared, initialiser};
+use super::{ScheduleChoice, Tune};
+use crate::AppError;
+use crate::data;
+use crate::error::Because;
+
+/// Optimiser steps: as asked, or as many as the epochs have.
+///
+/// # Errors
+/// [`AppError::Usage`] when the data cannot be batched.
+pub(super) fn steps(prepared: &Prepared, options: &Tune) -> Result<u64, AppError> {
+    if let Some(steps) = options.steps {
+        return Ok(steps);
+    }
+    let order = Seed(options.seed).at("data", "order");
+    let plan = BatchPlan::new(&prepared.data.train, prepared.batching, order, 0);
+    let batches = plan.input("batching the data")?.batches() as f64;
+    Ok(((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1))
+}
+
+/// The trainer's settings for one start.
+///
+/// # Errors
+/// [`AppError::Usage`] naming what cannot be.
+pub(super) fn of(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Settings, AppError> {
+    let steps = steps(prepared, options)?;
+    let optimiser = match options.optimiser.as_str() {
+        "adamw" => Method::AdamW(AdamW::default()),
+        "sgd" => Method::Sgd(Sgd::default()),
+        other => return Err(AppError::usage(format!("--optimiser {other}: known are adamw and sgd"))),
+    };
+    let shape = match options.schedule {
+        ScheduleChoice::Constant => Shape::Constant,
+        ScheduleChoice::Linear => Shape::Linear,
+        ScheduleChoice::Cosine => Shape::Cosine,
+    };
+    let has_held_out = !prepared.data.held_out.is_empty();
+    let every = |asked: u64, parts: u64| if asked > 0 { asked } else { (steps / parts).max(1) };
+    let settings = Settings {
+        steps,
+        accumulation: options.accumulate,
+        rate,
+        left_ratio: options.lora_plus,
+        weight_decay: options.weight_decay,
+        clip_norm: options.clip,
+        optimiser,
+        schedule: Schedule { shape, warmup_ratio: options.warmup, ..Schedule::default() },
+        eval_every: if has_held_out { every(options.eval_every, 10) } else { 0 },
+        early_stop: (options.patience > 0)
+            .then_some(EarlyStop { patience: options.patience, min_improvement: 0.0 }),
+        restore_best: options.patience > 0,
+        checkpoint_every: every(options.checkpoint_every, 5),
+        seed: Seed(options.seed),
+        ..Settings::default()
+    };
+    settings.check().input("the recipe")?;
+    Ok(settings)
+}
+
+/// What else decides a run's numbers: a start or a checkpoint is gone on with only where all of it agrees.
+///
+/// # Errors
+/// [`AppError::Usage`] for calibration rows that cannot be read.
+pub(super) fn identity(
+    prepared: &Prepared,
+    options: &Tune,
+    name: &str,
+    choices: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, AppError> {
+    let settings = initialiser(name, choices)?.settings();
+    let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let rows = match &options.calibration_tokens {
+        Some(file) => format!(
+            " of {}",
+            hash::of_bytes(format!("{:?}", data::token_rows(file, &prepared.model)?).as_bytes())
+        ),
+        None => String::new(),
+    };
+    let facts = [
+        ("model", prepared.model.hash.clone()),
+        ("training data", data::hash(&prepared.data.train)),
+        ("held-out data", data::hash(&prepared.data.held_out)),
+        ("seed", options.seed.to_string()),
+        ("init", name.to_owned()),
+        ("init options", settings.join(" ")),
+        ("calibration", format!("{} by {}{rows}", options.calibration, options.calibration_batch)),
+        ("form", options.form.clone()),
+        ("rank", options.rank.to_string()),
+        ("alpha", options.alpha.to_string()),
+        ("rank-stabilised", options.rank_stabilised.to_string()),
+        ("layers", hash::of_bytes(format!("{:?}", prepared.plan).as_bytes())),
+        ("offset", format!("{:?}", options.offset)),
+        ("batching", format!("{:?}", prepared.batching)),
+        ("widen", format!("{:?}", options.widen)),
+    ];
+    Ok(facts.map(|(key, value)| (key.to_owned(), value)).into())
+}
