@@ -82,6 +82,9 @@ def factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Module path -> (A [r, in], scaling * B [out, r]) of a PEFT folder with one rank; the product is the change itself."""
     config = json.loads((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
+    # A comparison by `max` or `min` would let NaN pass.
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{folder}: not finite: {broken}")
     found = {}
     for key, a in tensors.items():
         if not key.endswith(".lora_A.weight"):

@@ -5,7 +5,9 @@
 
 import argparse
 import json
+import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,6 +44,11 @@ class Report:
         return 0 if self.rows and passed == len(self.rows) else 1
 
 
+def version() -> str:
+    """The program that was judged."""
+    return subprocess.run([os.environ["LOWRANK_BIN"], "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def render(work: Path) -> str:
     import peft
     import torch
@@ -53,7 +60,7 @@ def render(work: Path) -> str:
         "Written by `run.sh`; every row was computed, none is copied.",
         "",
         f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"peft {peft.__version__}.",
+        f"peft {peft.__version__}; {version()}.",
     ]
     for path in sorted((work / "results").glob("*.json")):
         page = json.loads(path.read_text())

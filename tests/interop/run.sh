@@ -30,11 +30,19 @@ fi
 "$python" "$here/fixtures.py" --out "$work/fixtures"
 "$python" "$here/gguf_models.py" --out "$work/fixtures"
 scripts=("$@")
-[[ ${#scripts[@]} -gt 0 ]] || scripts=(forward pissa lora_ga adapters)
+whole=0
+if [[ ${#scripts[@]} == 0 ]]; then
+    scripts=(forward pissa lora_ga adapters)
+    whole=1
+    rm -rf "$work/results"
+fi
 failed=0
 for script in "${scripts[@]}"; do
     echo "== $script"
     "$python" "$here/$script.py" --fixtures "$work/fixtures" --work "$work" || failed=1
 done
-"$python" "$here/report.py" --work "$work" --out "$here/RESULTS.md"
+# The committed page is of a whole run, all of one program.
+if [[ "$whole" == 1 ]]; then
+    "$python" "$here/report.py" --work "$work" --out "$here/RESULTS.md"
+fi
 exit "$failed"

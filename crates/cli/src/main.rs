@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        eprintln!("\nstopping when this step is done; press Ctrl-C again to stop at once");
     });
     if let Err(error) = handler {
         eprintln!("warning: Ctrl-C will not save: {error}");

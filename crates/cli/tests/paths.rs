@@ -93,6 +93,16 @@ fn every_reader_gets_the_same_function() {
     );
 }
 
+/// A safetensors file of f32 with every value a tenth larger.
+fn grown(mut bytes: Vec<u8>) -> Vec<u8> {
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for four in bytes[8 + header..].chunks_exact_mut(4) {
+        let value = f32::from_le_bytes((&*four).try_into().unwrap());
+        four.copy_from_slice(&(1.1 * value).to_le_bytes());
+    }
+    bytes
+}
+
 #[test]
 fn a_start_goes_to_python_and_comes_back() {
     let folder = Folder::new();
@@ -115,10 +125,20 @@ fn a_start_goes_to_python_and_comes_back() {
     assert!((loss(&folder, &["--adapter", "started"]) - base).abs() < 1e-4);
     assert!(folder.path().join("base/config.json").is_file());
     // … and factors trained on the changed base are converted with the ones that they began with.
-    let export =
-        ["--json", "export", "--adapter", "started/initial", "--initial", "started/initial", "--out", "back"];
-    folder.succeed(&export);
-    assert!((loss(&folder, &["--adapter", "back"]) - base).abs() < 1e-4);
+    let back = |trained: &str, out: &str| {
+        let initial = ["--initial", "started/initial", "--out", out];
+        folder.succeed(&[&["--json", "export", "--adapter", trained], &initial[..]].concat());
+        loss(&folder, &["--adapter", out])
+    };
+    assert!((back("started/initial", "unchanged") - base).abs() < 1e-4);
+    std::fs::create_dir(folder.path().join("trained")).unwrap();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        let bytes = std::fs::read(folder.path().join("started/initial").join(file)).unwrap();
+        let bytes = if file.ends_with("json") { bytes } else { grown(bytes) };
+        std::fs::write(folder.path().join("trained").join(file), bytes).unwrap();
+    }
+    let trained = back("trained", "back");
+    assert!((trained - base).abs() > 1e-3, "what was trained is lost: {trained} {base}");
     folder.refuse(&["tune", "--data", "data.jsonl", "--base-out", "b"], 2, &["lowrank init"]);
 }
 
@@ -127,9 +147,13 @@ fn questions_logits_and_text() {
     let folder = Folder::new();
     let question = |answer: &str| {
         format!(
-            "{{\"question\": \"Who?\", \"choices\": [\"the whale\", \"a king\", \"no\"], \"answer\": \"{answer}\"}}\n"
+            "{{\"question\": \"Who?\", \"choices\": [\"qzx jvk wqx zzq\", \"the whale\", \"xkq vvj\"], \"answer\": \"{answer}\"}}\n"
         )
     };
+    // A reader of English prefers words.
+    folder.file("questions.jsonl", &question("B"));
+    let shown = json(&folder.succeed(&["--json", "eval", "--questions", "questions.jsonl"]));
+    assert_eq!(shown["accuracy"].as_f64(), Some(1.0), "{shown}");
     folder.file("questions.jsonl", &["A", "B", "C"].map(question).concat());
     let shown = json(&folder.succeed(&["--json", "eval", "--questions", "questions.jsonl"]));
     // One of the three answers is chosen each time, so a third of these is right.

@@ -37,15 +37,17 @@ fn killed_ten_times_and_resumed_is_never_interrupted() {
     folder.file("data.jsonl", &records());
     folder.succeed(&arguments("lora-ga", "whole", false));
     let waits = Seed(9).at("kill", "wait").uniform(10, 1.0);
-    let mut started = false;
+    let (mut started, mut killed) = (false, 0);
     for wait in waits {
         let mut child = folder.command(&arguments("lora-ga", "cut", started)).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(150 + (wait.abs() * 700.0) as u64));
+        killed += usize::from(child.try_wait().unwrap().is_none());
         // SIGKILL: no handler runs, nothing is flushed.
         let _ = child.kill();
         let _ = child.wait();
         started = folder.path().join("cut/recipe.toml").exists();
     }
+    assert!(killed > 0, "every run was over before it could be killed");
     folder.succeed(&arguments("lora-ga", "cut", started));
     for file in [
         "adapter/adapter_model.safetensors",

@@ -78,7 +78,7 @@ pub enum TaskError {
     NoAnswer,
     /// Chat layout was asked for, or is needed, and the model has no chat template.
     #[error(
-        "{kind} needs a chat template and the model has none: give one (--chat-template FILE) or use prompt/completion data with --format plain"
+        "{kind} needs a chat template and the model has none: use a model that has one, or prompt/completion data with --format plain"
     )]
     NoTemplate {
         /// Kind of record.

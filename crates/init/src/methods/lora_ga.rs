@@ -11,7 +11,7 @@
 //! step), and the authors' code (`Outsider565/LoRA-GA`). Where we differ: `random` is seeded; too small matrices, zero gradients and
 //! ranks that the gradient does not have are refused or reported, where the code goes on.
 //!
-//! `variant = peft-compat` follows PEFT 0.20, whose `lora_ga` is another method: it multiplies `left` by the singular values
+//! `variant = peft-compat` follows PEFT (compared with 0.21.2 in `tests/interop`), whose `lora_ga` is another method: it multiplies `left` by the singular values
 //! of its directions (so the offset nearly vanishes and the second half of the rank is lost), scales `left` alone for
 //! `stable` and `weight-svd`, and takes the same directions on both sides for `random`.
 

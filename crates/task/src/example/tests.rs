@@ -101,7 +101,7 @@ fn what_is_missing_is_said() {
     let messages =
         json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
     let said = made(std::slice::from_ref(&messages), &pieces(), &LONG).unwrap_err().to_string();
-    assert!(said.contains("line 1") && said.contains("--chat-template"), "{said}");
+    assert!(said.contains("line 1") && said.contains("--format plain"), "{said}");
     let plain = Layout { format: Format::Plain, ..LONG };
     assert_eq!(made(&[messages], &bytes(), &plain).unwrap_err(), TaskError::MessagesPlain.at(1));
     let mut endless = gguf_bytes();

@@ -62,7 +62,7 @@ fn chat_template(config: &Value) -> Result<Option<String>, TaskError> {
             source.map(|text| Some(text.to_owned())).ok_or_else(|| {
                 field(
                     key,
-                    format!("is a list of {names:?} without `default`: give one with --chat-template FILE"),
+                    format!("is a list of {names:?} without `default`: name one of them `default` in tokenizer_config.json"),
                 )
             })
         }

@@ -9,7 +9,7 @@ use crate::Named;
 pub enum Variant {
     /// The paper's and the authors' code.
     Paper,
-    /// PEFT 0.20.
+    /// PEFT.
     PeftCompat,
 }
 
@@ -58,7 +58,7 @@ pub(super) static CARD: Card = Card {
             name: "variant",
             default: "paper",
             values: "paper | peft-compat",
-            meaning: "the paper's formulas, or those of PEFT 0.20, which differ (left times its singular values)",
+            meaning: "the paper's formulas, or those of PEFT, which differ (left times its singular values)",
         },
         Choice {
             name: "direction",
@@ -93,7 +93,7 @@ pub(super) static CARD: Card = Card {
     ],
     notes: &[
         "use it with rank-stabilised scaling (alpha/sqrt(r)), weight decay 0, dropout 0, and a full fine-tuning rate",
-        "variant = peft-compat reproduces PEFT 0.20, which is another method under the same name",
+        "variant = peft-compat reproduces PEFT, which is another method under the same name",
         "advantage over a LoRA with a tuned rate is not established; see the note of its study",
     ],
 };
