@@ -91,6 +91,25 @@ FIXTURES = {
         ),
         dict(),
     ),
+    "yarn-rope": (
+        "llama",
+        dict(
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            max_position_embeddings=2048,
+            # The ramp goes from pair 2 to pair 6 of a head of 16 (from 1 to 3 of a head of 8): some pairs keep their
+            # frequency, some are divided, some lie between.
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=1000.0,
+                factor=4.0,
+                beta_fast=8.0,
+                beta_slow=1.0,
+                original_max_position_embeddings=512,
+            ),
+        ),
+        dict(),
+    ),
     # A window shorter than the rows: the program computes it or refuses by name, it never ignores it.
     "mistral-window": (
         "mistral",

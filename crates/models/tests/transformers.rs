@@ -9,9 +9,9 @@ use lowrank_models::{Config, Decoder, Widen};
 use lowrank_store::{json, tensors};
 use lowrank_tensor::{cpu, ops::Layout, to_rows};
 
-/// All seven hold: heads for every query, for a few, for one; tied and own head; biases; a head size of its own; rotary
-/// scaling `llama3` and `linear`; configurations of before and since transformers 5.
-const MODELS: [&str; 7] = [
+/// All eight hold: heads for every query, for a few, for one; tied and own head; biases; a head size of its own; rotary
+/// scaling `llama3`, `linear` and `yarn`; configurations of before and since transformers 5.
+const MODELS: [&str; 8] = [
     "llama-mha-untied",
     "llama-gqa-tied",
     "llama-bias",
@@ -19,6 +19,7 @@ const MODELS: [&str; 7] = [
     "mistral",
     "llama3-rope",
     "linear-rope",
+    "yarn-rope",
 ];
 
 #[test]

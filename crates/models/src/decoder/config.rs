@@ -82,6 +82,9 @@ pub enum RopeScaling {
     },
 }
 
+/// The largest size of any kind.
+const LARGEST: usize = 0x7fff_ffff;
+
 impl Config {
     /// Reads `config.json`.
     ///
@@ -106,12 +109,16 @@ impl Config {
             None if hidden % heads == 0 => hidden / heads,
             None => return Err(bad("hidden_size", hidden, "it must be a multiple of num_attention_heads")),
         };
-        let flag =
-            |key: &'static str, default: bool| json.get(key).and_then(Value::as_bool).unwrap_or(default);
+        let flag = |key: &'static str, default: bool| match json.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(other) => Err(bad(key, other, "it should be true or false")),
+        };
         let qwen2 = model_type == "qwen2";
         let context = count(json, "max_position_embeddings")?;
         let (rope_theta, rope_scaling) = rope(json, context)?;
-        let slides = if qwen2 { flag("use_sliding_window", false) } else { model_type == "mistral" };
+        let slides = if qwen2 { flag("use_sliding_window", false)? } else { model_type == "mistral" };
+        let biased = flag("attention_bias", false)?;
         if qwen2 && slides {
             return Err(bad(
                 "use_sliding_window",
@@ -128,21 +135,45 @@ impl Config {
             heads,
             kv_heads,
             head_dim,
-            norm_epsilon: number(json, "rms_norm_eps").unwrap_or(1e-6),
+            norm_epsilon: number(json, "rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta,
             rope_scaling,
             context,
-            tied: flag("tie_word_embeddings", false),
-            qkv_bias: if qwen2 { true } else { flag("attention_bias", false) },
-            output_bias: if qwen2 { false } else { flag("attention_bias", false) },
-            mlp_bias: flag("mlp_bias", false),
+            tied: flag("tie_word_embeddings", false)?,
+            qkv_bias: qwen2 || biased,
+            output_bias: !qwen2 && biased,
+            mlp_bias: flag("mlp_bias", false)?,
             sliding_window: if slides { optional_count(json, "sliding_window")? } else { None },
         };
         config.check()
     }
 
-    /// Whether the sizes fit each other.
+    /// Whether the sizes fit each other, and are those of a model: nothing that is computed from them overflows.
     pub(crate) fn check(self) -> Result<Config, ModelError> {
+        for (key, size) in [
+            ("vocab_size", self.vocabulary),
+            ("hidden_size", self.hidden),
+            ("intermediate_size", self.intermediate),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.context),
+        ] {
+            if !(1..=LARGEST).contains(&size) {
+                return Err(bad(key, size, &format!("it should be from 1 to {LARGEST}")));
+            }
+        }
+        let widest = self.hidden.max(self.intermediate).max(self.heads.saturating_mul(self.head_dim));
+        let block = widest.checked_mul(8 * widest).and_then(|block| block.checked_mul(self.layers));
+        if block.is_none_or(|values| values > usize::MAX >> 8) {
+            return Err(bad(
+                "num_hidden_layers",
+                self.layers,
+                "the model has more values than can be counted",
+            ));
+        }
+        self.rope_scaling.check()?;
         if self.kv_heads > self.heads || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(bad("num_key_value_heads", self.kv_heads, "it must divide num_attention_heads"));
         }
@@ -212,6 +243,26 @@ impl Config {
 }
 
 impl RopeScaling {
+    /// Whether its numbers give finite angles.
+    fn check(self) -> Result<(), ModelError> {
+        let numbers = match self {
+            RopeScaling::None => vec![],
+            RopeScaling::Linear { factor } => vec![factor],
+            RopeScaling::Llama3 { factor, low, high, original } => vec![factor, low, high - low, original],
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, original, attention_factor } => {
+                vec![factor, beta_slow, beta_fast - beta_slow, original, attention_factor]
+            }
+        };
+        match numbers.iter().find(|number| !(number.is_finite() && **number > 0.0)) {
+            Some(_) => Err(bad(
+                "rope_scaling",
+                format!("{self:?}"),
+                "its numbers should be positive, and the high bound above the low one",
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn to_json(self) -> Option<Value> {
         match self {
             RopeScaling::None => None,
@@ -235,8 +286,8 @@ impl RopeScaling {
 /// Newer files keep everything in `rope_parameters`, older ones split it into `rope_theta` and `rope_scaling`.
 fn rope(json: &Value, context: usize) -> Result<(f64, RopeScaling), ModelError> {
     let parameters = json.get("rope_parameters").filter(|value| value.is_object());
-    let theta = parameters.and_then(|p| number(p, "rope_theta")).or_else(|| number(json, "rope_theta"));
-    let theta = theta.unwrap_or(10_000.0);
+    let inside = parameters.map(|parameters| number(parameters, "rope_theta")).transpose()?.flatten();
+    let theta = inside.or(number(json, "rope_theta")?).unwrap_or(10_000.0);
     let Some(scaling) = parameters.or_else(|| json.get("rope_scaling").filter(|value| value.is_object()))
     else {
         return Ok((theta, RopeScaling::None));
@@ -244,8 +295,8 @@ fn rope(json: &Value, context: usize) -> Result<(f64, RopeScaling), ModelError> 
     let kind =
         scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
     let need =
-        |key: &'static str| number(scaling, key).ok_or(ModelError::MissingKey { key, expected: "a number" });
-    let original = number(scaling, "original_max_position_embeddings");
+        |key: &'static str| number(scaling, key)?.ok_or(ModelError::MissingKey { key, expected: "a number" });
+    let original = number(scaling, "original_max_position_embeddings")?;
     let scaling = match kind {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: need("factor")? },
@@ -259,10 +310,10 @@ fn rope(json: &Value, context: usize) -> Result<(f64, RopeScaling), ModelError> 
             let factor = need("factor")?;
             RopeScaling::Yarn {
                 factor,
-                beta_fast: number(scaling, "beta_fast").unwrap_or(32.0),
-                beta_slow: number(scaling, "beta_slow").unwrap_or(1.0),
+                beta_fast: number(scaling, "beta_fast")?.unwrap_or(32.0),
+                beta_slow: number(scaling, "beta_slow")?.unwrap_or(1.0),
                 original: original.unwrap_or(context as f64),
-                attention_factor: number(scaling, "attention_factor")
+                attention_factor: number(scaling, "attention_factor")?
                     .unwrap_or_else(|| if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }),
             }
         }
@@ -279,8 +330,11 @@ fn text<'a>(json: &'a Value, key: &'static str) -> Result<&'a str, ModelError> {
     json.get(key).and_then(Value::as_str).ok_or(ModelError::MissingKey { key, expected: "a text" })
 }
 
-fn number(json: &Value, key: &str) -> Option<f64> {
-    json.get(key).and_then(Value::as_f64)
+fn number(json: &Value, key: &'static str) -> Result<Option<f64>, ModelError> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_f64().map(Some).ok_or_else(|| bad(key, value, "it should be a number")),
+    }
 }
 
 fn count(json: &Value, key: &'static str) -> Result<usize, ModelError> {
@@ -290,9 +344,8 @@ fn count(json: &Value, key: &'static str) -> Result<usize, ModelError> {
 fn optional_count(json: &Value, key: &'static str) -> Result<Option<usize>, ModelError> {
     match json.get(key) {
         None | Some(Value::Null) => Ok(None),
-        // The bound keeps products of sizes far from overflow.
         Some(value) => match value.as_u64() {
-            Some(count @ 1..=0x7fff_ffff) => Ok(Some(count as usize)),
+            Some(count) if (1..=LARGEST as u64).contains(&count) => Ok(Some(count as usize)),
             _ => Err(bad(key, value, "it should be a positive whole number")),
         },
     }
@@ -328,6 +381,15 @@ mod tests {
         let config = Config::from_json(&json).unwrap();
         assert_eq!(config.rope_theta, 5e5);
         assert!(matches!(config.rope_scaling, RopeScaling::Llama3 { factor: 8.0, .. }));
+        json["rope_parameters"] = json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4});
+        let wanted = RopeScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            original: 8192.0,
+            attention_factor: 0.1 * 4.0_f64.ln() + 1.0,
+        };
+        assert_eq!(Config::from_json(&json).unwrap().rope_scaling, wanted);
         json["rope_parameters"] = json!({"rope_type": "longrope"});
         assert!(Config::from_json(&json).unwrap_err().to_string().contains("longrope"));
     }
@@ -339,6 +401,13 @@ mod tests {
             json[key] = value;
             Config::from_json(&json).unwrap_err().to_string()
         };
+        assert!(change("tie_word_embeddings", json!("true")).contains("true or false"));
+        assert!(change("rms_norm_eps", json!("1e-5")).contains("should be a number"));
+        assert!(change("num_hidden_layers", json!(0x7fff_ffff_u32)).contains("counted"));
+        assert!(change("rope_scaling", json!({"type": "linear", "factor": 0.0})).contains("positive"));
+        let bounds = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192});
+        assert!(change("rope_scaling", bounds).contains("positive"));
         assert!(change("hidden_size", Value::Null).contains("\"hidden_size\" is missing"));
         assert!(change("hidden_size", json!(-3)).contains("positive whole number"));
         assert!(change("num_key_value_heads", json!(2)).contains("must divide"));

@@ -30,15 +30,27 @@ impl Config {
         }
         let key = |part: &str| format!("{architecture}.{part}");
         let count = |part: &str| file.u32(&key(part)).map(|value| value as usize);
+        // Only a value that is absent has a default; one of another kind is an error.
+        let has = |part: &str| file.value(&key(part)).is_some();
+        let optional = |part: &str| has(part).then(|| count(part)).transpose();
+        let real = |part: &str| has(part).then(|| file.f32(&key(part)).map(f64::from)).transpose();
         let (hidden, heads) = (count("embedding_length")?, count("attention.head_count")?.max(1));
-        let head_dim = count("attention.key_length").unwrap_or(hidden / heads);
+        let head_dim = optional("attention.key_length")?.unwrap_or(hidden / heads);
+        if let Some(rotated) = optional("rope.dimension_count")?
+            && rotated != head_dim
+        {
+            return Err(ModelError::BadKey {
+                key: "rope.dimension_count",
+                found: rotated.to_string(),
+                hint: format!("rotation of a part of a head of width {head_dim} is not supported"),
+            });
+        }
         let embedding = file.info("token_embd.weight")?;
         let context = count("context_length")?;
-        let rope_scaling = match file.str(&key("rope.scaling.type")).unwrap_or("none") {
+        let scaling = has("rope.scaling.type").then(|| file.str(&key("rope.scaling.type"))).transpose()?;
+        let rope_scaling = match scaling.unwrap_or("none") {
             "none" => RopeScaling::None,
-            "linear" => RopeScaling::Linear {
-                factor: f64::from(file.f32(&key("rope.scaling.factor")).unwrap_or(1.0)),
-            },
+            "linear" => RopeScaling::Linear { factor: real("rope.scaling.factor")?.unwrap_or(1.0) },
             other => {
                 return Err(ModelError::BadKey {
                     key: "rope.scaling.type",
@@ -63,10 +75,10 @@ impl Config {
             intermediate: count("feed_forward_length")?,
             layers: count("block_count")?,
             heads,
-            kv_heads: count("attention.head_count_kv").unwrap_or(heads).max(1),
+            kv_heads: optional("attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
             norm_epsilon: f64::from(file.f32(&key("attention.layer_norm_rms_epsilon"))?),
-            rope_theta: f64::from(file.f32(&key("rope.freq_base")).unwrap_or(10_000.0)),
+            rope_theta: real("rope.freq_base")?.unwrap_or(10_000.0),
             rope_scaling,
             context,
             tied: !file.contains("output.weight"),

@@ -2,7 +2,7 @@
 from them in f32. Each folder holds `config.json`, `model.safetensors`, `tokens.json` (rows of different lengths) and
 `expected.safetensors` (`logits` [rows, longest, vocabulary], zeros behind the end of a row).
 
-Usage, with the environment of tests/interop/setup.sh: make.py
+Usage, with the environment of tests/interop/setup.sh: make.py [NAME...]
 """
 
 import json
@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parents[3] / "tests/interop"))
 import fixtures  # noqa: E402
 
 SMALL = dict(hidden_size=32, intermediate_size=44, num_hidden_layers=2, vocab_size=90)
-MODELS = ["llama-mha-untied", "llama-gqa-tied", "llama-bias", "qwen2-bias", "mistral", "llama3-rope", "linear-rope"]
+MODELS = ["llama-mha-untied", "llama-gqa-tied", "llama-bias", "qwen2-bias", "mistral", "llama3-rope", "linear-rope", "yarn-rope"]
 ROWS = (21, 9, 4)
 
 
@@ -37,5 +37,5 @@ def build(name: str) -> None:
     save_file({"logits": fixtures.logits_of(fixtures.load(out), rows)}, out / "expected.safetensors")
 
 
-for name in MODELS:
+for name in sys.argv[1:] or MODELS:
     build(name)
