@@ -153,6 +153,79 @@ fn rows() -> Vec<Row> {
     rows
 }
 
+/// Sizes beyond one tile of each kernel; too many values to differentiate one by one.
+fn large_rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let (weight, bias) = (matrix("weight", [7, 5]), matrix("bias", [1, 7]));
+    let (w2, b2) = (weight.clone(), bias.clone());
+    rows.push(Row {
+        name: "linear with a low-rank path, several tiles",
+        inputs: vec![[800, 5], [7, 3], [3, 5]],
+        fused: Box::new(move |x| {
+            ops::linear(x[0].clone(), &weight, Some(&bias), Some((x[1].clone(), x[2].clone())))
+        }),
+        composed: Box::new(move |x| {
+            composed::linear(x[0].clone(), &w2, Some(&b2), Some((x[1].clone(), x[2].clone())))
+        }),
+    });
+    let wide = matrix("wide", [300, 600]);
+    let w2 = wide.clone();
+    rows.push(Row {
+        name: "wide linear with a low-rank path, several tiles",
+        inputs: vec![[40, 600], [300, 3], [3, 600]],
+        fused: Box::new(move |x| ops::linear(x[0].clone(), &wide, None, Some((x[1].clone(), x[2].clone())))),
+        composed: Box::new(move |x| {
+            composed::linear(x[0].clone(), &w2, None, Some((x[1].clone(), x[2].clone())))
+        }),
+    });
+    rows.push(Row {
+        name: "rms_norm, several blocks of rows",
+        inputs: vec![[70, 5], [1, 5]],
+        fused: Box::new(|x| ops::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
+        composed: Box::new(|x| composed::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
+    });
+    // One row of 300 tokens: documents that begin at 0, 130 and 290, so that whole blocks of keys are skipped.
+    let starts = [vec![0; 130], vec![130; 160], vec![290; 10]].concat();
+    let positions: Vec<u32> = starts.iter().enumerate().map(|(row, start)| row as u32 - start).collect();
+    let layout = Layout { batch: 1, time: 300, positions: positions.into(), starts: starts.into() };
+    for layout in [layout.clone(), layout.windowed(70), Layout::dense(2, 150)] {
+        let heads = Heads { heads: 4, kv_heads: 2, head_dim: 2 };
+        let l2 = layout.clone();
+        rows.push(Row {
+            name: "attention over several blocks of queries and keys",
+            inputs: vec![[300, 8], [300, 4], [300, 4]],
+            fused: Box::new(move |x| {
+                ops::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, &layout)
+            }),
+            composed: Box::new(move |x| {
+                composed::attention(x[0].clone(), x[1].clone(), x[2].clone(), heads, &l2)
+            }),
+        });
+    }
+    rows
+}
+
+#[test]
+fn tiles_change_neither_values_nor_gradients() {
+    for row in large_rows() {
+        let inputs: Vec<(Vec<f64>, [usize; 2])> = row
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| (draws(&format!("{}{i}", row.name), shape[0] * shape[1]), *shape))
+            .collect();
+        let constants: Vec<_> = inputs.iter().map(|(values, shape)| constant(values, *shape)).collect();
+        let y = values((row.fused)(&constants));
+        close(row.name, &y, &values((row.composed)(&constants)), 1e-10);
+        let upstream = draws("upstream", y.len());
+        let (fused, composed) =
+            (gradients(&row.fused, &inputs, &upstream), gradients(&row.composed, &inputs, &upstream));
+        for (input, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+            close(&format!("{} input {input}", row.name), fused, composed, 1e-9);
+        }
+    }
+}
+
 /// Gradients of `Σ upstream ⊙ f(inputs)`.
 fn gradients(
     f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>,

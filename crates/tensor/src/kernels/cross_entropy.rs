@@ -96,7 +96,7 @@ pub fn forward<T: Real>(
         for (block, logits) in logits.chunks_mut(n * VOCABULARY).enumerate() {
             let m = logits.len() / n;
             let words = head.read(block * VOCABULARY..block * VOCABULARY + m, &mut scratch);
-            product::nt(logits, &hidden, words, [n, d, m], false, T::ONE);
+            product::nt(logits, &hidden, words, [n, d, m], false);
         }
         let losses =
             softmax(&mut logits, n, v, |index| targets[rows[index]] as usize, |index| weight(rows[index]));
@@ -112,16 +112,9 @@ pub fn forward<T: Real>(
             let m = logits.len() / n;
             let range = block * VOCABULARY..block * VOCABULARY + m;
             if let Some(dw) = &mut outcome.dw {
-                product::tn(
-                    &mut dw[range.start * d..range.end * d],
-                    logits,
-                    &hidden,
-                    [n, m, d],
-                    true,
-                    T::ONE,
-                );
+                product::tn(&mut dw[range.start * d..range.end * d], logits, &hidden, [n, m, d], true);
             }
-            product::nn(&mut dh, logits, head.read(range, &mut scratch), [n, m, d], true, T::ONE);
+            product::nn(&mut dh, logits, head.read(range, &mut scratch), [n, m, d], true);
         }
         if let Some(all) = &mut outcome.dh {
             for (&row, dh) in rows.iter().zip(dh.chunks_exact(d)) {
@@ -190,7 +183,10 @@ mod tests {
             (0..n).map(|row| if row % 3 == 0 { -100 } else { (row * 31 % v) as i32 }).collect();
         let head = SliceRows { values: &words, cols: d };
         let outcome = forward(&h, &head, &targets, None, Wanted { dh: true, dw: true }).unwrap();
-        let dh = outcome.dh.unwrap();
+        let (dh, dw) = (outcome.dh.unwrap(), outcome.dw.unwrap());
+        // Words of each block, some of them targets.
+        let watched = [0, 31, VOCABULARY - 1, VOCABULARY, VOCABULARY + 5, 2 * VOCABULARY + 3, v - 1];
+        let mut expected = vec![0.0; watched.len() * d];
         for row in 0..n {
             let Ok(target) = usize::try_from(targets[row]) else {
                 assert_eq!(outcome.nll[row], 0.0);
@@ -201,8 +197,21 @@ mod tests {
                 |word: usize| (0..d).map(|i| f64::from(h[i]) * f64::from(words[word * d + i])).sum::<f64>();
             let total: f64 = (0..v).map(|word| dot(word).exp()).sum();
             assert!((f64::from(outcome.nll[row]) - (total.ln() - dot(target))).abs() < 1e-5);
-            let mean: f64 = (0..v).map(|word| dot(word).exp() / total * f64::from(words[word * d])).sum();
-            assert!((f64::from(dh[row * d]) - (mean - f64::from(words[target * d]))).abs() < 1e-4);
+            for i in 0..d {
+                let at = |word: usize| f64::from(words[word * d + i]);
+                let mean: f64 = (0..v).map(|word| dot(word).exp() / total * at(word)).sum();
+                assert!((f64::from(dh[row * d + i]) - (mean - at(target))).abs() < 1e-4);
+            }
+            for (&word, sum) in watched.iter().zip(expected.chunks_exact_mut(d)) {
+                let share = dot(word).exp() / total - f64::from(u8::from(word == target));
+                sum.iter_mut().zip(h).for_each(|(sum, &h)| *sum += share * f64::from(h));
+            }
+        }
+        for (&word, sum) in watched.iter().zip(expected.chunks_exact(d)) {
+            for (i, expected) in sum.iter().enumerate() {
+                let found = f64::from(dw[word * d + i]);
+                assert!((found - expected).abs() < 1e-4, "word {word}: {found} {expected}");
+            }
         }
     }
 

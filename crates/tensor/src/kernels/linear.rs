@@ -58,7 +58,7 @@ pub fn forward<T: Real>(
     let mut scratch = Vec::new();
     let w = w.read(0..out, &mut scratch);
     let Some(LowRank { left, right }) = low_rank else {
-        product::nt(&mut y, x, w, [n, inp, out], bias.is_some(), T::ONE);
+        product::nt(&mut y, x, w, [n, inp, out], bias.is_some());
         return (y, Vec::new());
     };
     let r = right.len() / inp.max(1);
@@ -69,9 +69,9 @@ pub fn forward<T: Real>(
         product::beside(&mut y, &mut hidden, x, parts, bias.is_some());
         return (y, hidden);
     }
-    product::nt(&mut y, x, w, [n, inp, out], bias.is_some(), T::ONE);
-    product::nt(&mut hidden, x, right, [n, inp, r], false, T::ONE);
-    product::nt(&mut y, &hidden, left, [n, r, out], true, T::ONE);
+    product::nt(&mut y, x, w, [n, inp, out], bias.is_some());
+    product::nt(&mut hidden, x, right, [n, inp, r], false);
+    product::nt(&mut y, &hidden, left, [n, r, out], true);
     (y, hidden)
 }
 
@@ -93,7 +93,7 @@ pub fn backward<T: Real>(
     let Some(LowRank { left, right }) = low_rank else {
         if wanted.dx {
             let (mut dx, mut scratch) = (zeros(n * inp), Vec::new());
-            product::nn(&mut dx, dy, w.read(0..out, &mut scratch), [n, out, inp], false, T::ONE);
+            product::nn(&mut dx, dy, w.read(0..out, &mut scratch), [n, out, inp], false);
             gradients.dx = Some(dx);
         }
         return gradients;
@@ -113,22 +113,22 @@ pub fn backward<T: Real>(
                 false,
             );
         } else {
-            product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
-            product::nn(&mut dx, dy, w, [n, out, inp], false, T::ONE);
-            product::nn(&mut dx, &dh, right, [n, r, inp], true, T::ONE);
+            product::nn(&mut dh, dy, left, [n, out, r], false);
+            product::nn(&mut dx, dy, w, [n, out, inp], false);
+            product::nn(&mut dx, &dh, right, [n, r, inp], true);
         }
         gradients.dx = Some(dx);
     } else {
-        product::nn(&mut dh, dy, left, [n, out, r], false, T::ONE);
+        product::nn(&mut dh, dy, left, [n, out, r], false);
     }
     let dright = || {
         let mut dright = zeros(r * inp);
-        product::tn(&mut dright, &dh, x, [n, r, inp], false, T::ONE);
+        product::tn(&mut dright, &dh, x, [n, r, inp], false);
         dright
     };
     let dleft = || {
         let mut dleft = zeros(out * r);
-        product::tn(&mut dleft, dy, hidden, [n, out, r], false, T::ONE);
+        product::tn(&mut dleft, dy, hidden, [n, out, r], false);
         dleft
     };
     (gradients.dright, gradients.dleft) =

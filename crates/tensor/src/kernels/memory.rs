@@ -1,8 +1,7 @@
 //! Buffers: zeroed by every thread, and kept between steps.
 //!
 //! Activations are freed and taken again in every step. glibc gives large buffers back to the kernel, which clears their
-//! pages when they are taken again: measured, a tenth of a training step. (mimalloc that never purges was as fast, but
-//! kept buffers of every size that ever occurred, two to three times the memory.)
+//! pages when they are taken again.
 
 use std::mem::MaybeUninit;
 
@@ -10,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Real;
 
-/// Zeros, written by every thread of the pool: one thread alone takes a twentieth of a training step for it.
+/// Zeros, written by every thread of the pool.
 #[must_use]
 pub fn zeros<T: Real>(count: usize) -> Vec<T> {
     const PIECE: usize = 1 << 15;
@@ -28,7 +27,8 @@ pub fn zeros<T: Real>(count: usize) -> Vec<T> {
     values
 }
 
-/// Tells glibc to keep freed memory for the next step; other systems keep their own ways. For a program's first line.
+/// Tells glibc to keep freed memory for the next step; other systems keep their own ways. For a program's first line: once
+/// there is a second thread it does nothing.
 pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -36,9 +36,13 @@ pub fn keep_memory() {
         const MAPPED_ABOVE: libc::c_int = 32 << 20;
         /// Free memory at the top of the heap is given back only above this.
         const KEPT: libc::c_int = libc::c_int::MAX;
+        let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+        if threads != 1 {
+            return;
+        }
         #[allow(unsafe_code)]
-        // SAFETY: mallopt stores a number in the allocator's settings; it is called once, before any other thread
-        // exists. A setting that it does not know changes nothing.
+        // SAFETY: mallopt stores a number in the allocator's settings, which no other thread reads or writes meanwhile:
+        // this one is the only one, as was just seen. A setting that it does not know changes nothing.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_ABOVE);
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);

@@ -35,25 +35,25 @@ fn tiled<T: Real>(y: &mut [T], [n, m]: [usize; 2], work: impl Fn(usize, usize, M
     });
 }
 
-/// `y [n, m] (+)= α · x [n, k] · wᵀ`, w `[m, k]`.
-pub fn nt<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool, alpha: T) {
+/// `y [n, m] (+)= x [n, k] · wᵀ`, w `[m, k]`.
+pub fn nt<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool) {
     assert_eq!((y.len(), x.len(), w.len()), (n * m, n * k, m * k), "sizes of y, x and w");
     if y.is_empty() {
         return;
     }
     if n < FEW {
-        return few(y, x, w, [n, k, m], add, alpha);
+        return few(y, x, w, [n, k, m], add);
     }
     let x = MatRef::from_row_major_slice(x, n, k);
     let w = MatRef::from_row_major_slice(w, m, k).transpose();
     tiled(y, [n, m], |row, column, tile| {
         let (x, w) = (x.subrows(row, tile.nrows()), w.subcols(column, tile.ncols()));
-        matmul(tile, accum(add), x, w, alpha, Par::Seq);
+        matmul(tile, accum(add), x, w, T::ONE, Par::Seq);
     });
 }
 
 /// A product with few rows reads w once; blocks of w's rows are independent.
-fn few<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool, alpha: T) {
+fn few<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool) {
     const BLOCK: usize = 64;
     let blocks: Vec<Vec<T>> = w
         .par_chunks((BLOCK * k).max(1))
@@ -67,7 +67,7 @@ fn few<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool,
                 Accum::Replace,
                 x,
                 w,
-                alpha,
+                T::ONE,
                 Par::Seq,
             );
             part
@@ -84,8 +84,8 @@ fn few<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool,
     }
 }
 
-/// `y [n, m] (+)= α · x [n, k] · w [k, m]`.
-pub fn nn<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool, alpha: T) {
+/// `y [n, m] (+)= x [n, k] · w [k, m]`.
+pub fn nn<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool) {
     assert_eq!((y.len(), x.len(), w.len()), (n * m, n * k, k * m), "sizes of y, x and w");
     if y.is_empty() {
         return;
@@ -94,7 +94,7 @@ pub fn nn<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bo
     let w = MatRef::from_row_major_slice(w, k, m);
     tiled(y, [n, m], |row, column, tile| {
         let (x, w) = (x.subrows(row, tile.nrows()), w.subcols(column, tile.ncols()));
-        matmul(tile, accum(add), x, w, alpha, Par::Seq);
+        matmul(tile, accum(add), x, w, T::ONE, Par::Seq);
     });
 }
 
@@ -128,8 +128,8 @@ pub fn shares(n: usize) -> bool {
     n.div_ceil(ROWS) >= TILES
 }
 
-/// `y [m, k] (+)= α · xᵀ · z`, x `[n, m]`, z `[n, k]`: sums over the n rows.
-pub fn tn<T: Real>(y: &mut [T], x: &[T], z: &[T], [n, m, k]: [usize; 3], add: bool, alpha: T) {
+/// `y [m, k] (+)= xᵀ · z`, x `[n, m]`, z `[n, k]`: sums over the n rows.
+pub fn tn<T: Real>(y: &mut [T], x: &[T], z: &[T], [n, m, k]: [usize; 3], add: bool) {
     assert_eq!((y.len(), x.len(), z.len()), (m * k, n * m, n * k), "sizes of y, x and z");
     if y.is_empty() {
         return;
@@ -146,7 +146,7 @@ pub fn tn<T: Real>(y: &mut [T], x: &[T], z: &[T], [n, m, k]: [usize; 3], add: bo
                 let mut part = vec![T::ZERO; m * cols];
                 let z = z.subcols(block * COLS, cols);
                 let y = MatMut::from_row_major_slice_mut(&mut part, m, cols);
-                matmul(y, Accum::Replace, x.transpose(), z, alpha, Par::Seq);
+                matmul(y, Accum::Replace, x.transpose(), z, T::ONE, Par::Seq);
                 part
             })
             .collect();
@@ -164,7 +164,7 @@ pub fn tn<T: Real>(y: &mut [T], x: &[T], z: &[T], [n, m, k]: [usize; 3], add: bo
     y.par_chunks_mut(ROWS * k).enumerate().for_each(|(block, y)| {
         let rows = y.len() / k;
         let x = x.subcols(block * ROWS, rows).transpose();
-        matmul(MatMut::from_row_major_slice_mut(y, rows, k), accum(add), x, z, alpha, Par::Seq);
+        matmul(MatMut::from_row_major_slice_mut(y, rows, k), accum(add), x, z, T::ONE, Par::Seq);
     });
 }
 
@@ -179,30 +179,75 @@ mod tests {
 
     #[test]
     fn products_equal_their_sums() {
-        for [n, k, m] in [[1, 70, 130], [5, 3, 2], [300, 17, 40], [513, 9, 300], [40, 20, 7], [200, 5, 700]] {
+        for [n, k, m] in [
+            [1, 70, 130],
+            [5, 3, 2],
+            [300, 17, 40],
+            [513, 9, 300],
+            [40, 20, 7],
+            [200, 5, 700],
+            [40, 600, 300],
+        ] {
             for add in [false, true] {
                 let (x, w, z) = (draws("x", n * k), draws("w", m * k), draws("z", n * m));
                 let (mut y, mut back, mut gram) = (draws("y", n * m), draws("b", n * k), draws("g", m * k));
                 let (y0, back0, gram0) = (y.clone(), back.clone(), gram.clone());
-                nt(&mut y, &x, &w, [n, k, m], add, 0.5);
-                nn(&mut back, &z, &w, [n, m, k], add, 0.5);
-                tn(&mut gram, &z, &x, [n, m, k], add, 0.5);
+                nt(&mut y, &x, &w, [n, k, m], add);
+                nn(&mut back, &z, &w, [n, m, k], add);
+                tn(&mut gram, &z, &x, [n, m, k], add);
                 let old = |value: f64| if add { value } else { 0.0 };
                 let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-10 * (n + m + k) as f64, "{a} {b}");
                 for i in 0..n {
                     for j in 0..m {
                         let dot: f64 = (0..k).map(|t| x[i * k + t] * w[j * k + t]).sum();
-                        close(y[i * m + j], old(y0[i * m + j]) + 0.5 * dot);
+                        close(y[i * m + j], old(y0[i * m + j]) + dot);
                     }
                     for t in 0..k {
                         let dot: f64 = (0..m).map(|j| z[i * m + j] * w[j * k + t]).sum();
-                        close(back[i * k + t], old(back0[i * k + t]) + 0.5 * dot);
+                        close(back[i * k + t], old(back0[i * k + t]) + dot);
                     }
                 }
                 for j in 0..m {
                     for t in 0..k {
                         let dot: f64 = (0..n).map(|i| z[i * m + j] * x[i * k + t]).sum();
-                        close(gram[j * k + t], old(gram0[j * k + t]) + 0.5 * dot);
+                        close(gram[j * k + t], old(gram0[j * k + t]) + dot);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_beside_a_product_equals_its_sums_over_several_tiles() {
+        // The last tile is not full; x·w + (x·first)·second, with factors as they lie in the forward and in the backward.
+        let (n, k, m, r) = (3 * ROWS + 32, 11, 7, 3);
+        assert!(shares(n) && !shares(n - 33));
+        let (x, w) = (draws("x", n * k), draws("w", k * m));
+        let (first, second) = (draws("first", k * r), draws("second", r * m));
+        for transposed in [false, true] {
+            let view = |values: &'_ [f64], rows: usize, cols: usize| {
+                let rows_of = if transposed { (cols, rows) } else { (rows, cols) };
+                let view = MatRef::from_row_major_slice(values, rows_of.0, rows_of.1);
+                let owned = if transposed { view.transpose().to_owned() } else { view.to_owned() };
+                assert_eq!(owned.shape(), (rows, cols));
+                owned
+            };
+            let (wm, fm, sm) = (view(&w, k, m), view(&first, k, r), view(&second, r, m));
+            for add in [false, true] {
+                let (mut y, mut hidden) = (draws("y", n * m), vec![9.0; n * r]);
+                let y0 = y.clone();
+                beside(&mut y, &mut hidden, &x, [wm.as_ref(), fm.as_ref(), sm.as_ref()], add);
+                for i in 0..n {
+                    let inner: Vec<f64> =
+                        (0..r).map(|j| (0..k).map(|t| x[i * k + t] * fm[(t, j)]).sum()).collect();
+                    for (j, inner) in inner.iter().enumerate() {
+                        assert!((hidden[i * r + j] - inner).abs() < 1e-10);
+                    }
+                    for o in 0..m {
+                        let product: f64 = (0..k).map(|t| x[i * k + t] * wm[(t, o)]).sum();
+                        let path: f64 = inner.iter().enumerate().map(|(j, h)| h * sm[(j, o)]).sum();
+                        let old = if add { y0[i * m + o] } else { 0.0 };
+                        assert!((y[i * m + o] - (old + product + path)).abs() < 1e-10);
                     }
                 }
             }

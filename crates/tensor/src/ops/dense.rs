@@ -28,8 +28,8 @@ fn sizes(x: &FlexTensor, w: &FlexTensor) -> (usize, usize, usize) {
 
 fn run<T: Real>(x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
     let (n, inp, out) = sizes(x, w);
-    let mut y = zeros(n * out);
-    product::nt(&mut y, values(x), values(w), [n, inp, out], false, T::ONE);
+    let mut y = zeros::<T>(n * out);
+    product::nt(&mut y, values(x), values(w), [n, inp, out], false);
     tensor(y, &[n, out])
 }
 
@@ -41,13 +41,13 @@ fn differentiate<T: Real>(
 ) -> Vec<Option<FlexTensor>> {
     let (n, inp, out) = sizes(x, w);
     let dx = wanted[0].then(|| {
-        let mut dx = zeros(n * inp);
-        product::nn(&mut dx, values(grad), values(w), [n, out, inp], false, T::ONE);
+        let mut dx = zeros::<T>(n * inp);
+        product::nn(&mut dx, values(grad), values(w), [n, out, inp], false);
         tensor(dx, &[n, inp])
     });
     let dw = wanted[1].then(|| {
-        let mut dw = zeros(out * inp);
-        product::tn(&mut dw, values(grad), values(x), [n, out, inp], false, T::ONE);
+        let mut dw = zeros::<T>(out * inp);
+        product::tn(&mut dw, values(grad), values(x), [n, out, inp], false);
         tensor(dw, &[out, inp])
     });
     vec![dx, dw]
