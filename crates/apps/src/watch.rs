@@ -65,6 +65,10 @@ impl Observer for Watch<'_> {
                         skipped.reason
                     ));
                 }
+                if resumed.missing_metrics > 0 {
+                    let missing = resumed.missing_metrics;
+                    self.progress.say(&format!("warning: metrics.jsonl lacks {missing} steps done before"));
+                }
                 self.progress.say(&format!("going on from step {}", resumed.step));
             }
             Event::Step(step) => {

@@ -35,6 +35,7 @@ fn names() {
     folder.refuse(&tune(&["--targets", "q_prj"]), 2, &["q_prj", "did you mean \"q_proj\""]);
     folder.refuse(&tune(&["--form", "loar"]), 2, &["loar", "lora"]);
     folder.refuse(&tune(&["--optimiser", "adam"]), 2, &["adamw"]);
+    folder.refuse(&tune(&["--optimiser-option", "momentum=0.9"]), 2, &["optimiser.momentum", "beta1"]);
     folder.refuse(&tune(&["--compare", "gaussian@-1"]), 2, &["rate"]);
     folder.refuse(&tune(&["--warmup", "5"]), 2, &["warmup"]);
     folder.refuse(&tune(&["--init", "orthogonal", "--rank-pattern", "q_proj=3"]), 2, &["q_proj", "even"]);

@@ -80,7 +80,8 @@ impl Question {
     /// `Answer:`, and each choice with a space before it. `Auto` is chat when there is a template.
     ///
     /// # Errors
-    /// [`TaskError::NoTemplate`] for chat without a template, [`TaskError::TemplateRender`], [`TaskError::Tokenize`].
+    /// [`TaskError::NoTemplate`] for chat without a template, [`TaskError::TemplateRender`], [`TaskError::Tokenize`],
+    /// [`TaskError::Question`] where a tokenizer leaves nothing of the context or of a choice.
     pub fn tokenize(
         &self,
         tokenizer: &Tokenizer,
@@ -97,10 +98,19 @@ impl Question {
         let before = if chat { &[] } else { tokenizer.around().0 };
         let mut tokens = before.to_vec();
         tokens.extend(tokenizer.encode_cut(&context, &[])?.tokens);
+        if tokens.is_empty() {
+            return Err(wrong(
+                "has no token before its choices: the tokenizer or template drops its text".into(),
+            ));
+        }
         let mut continuations = Vec::with_capacity(self.choices.len());
         for choice in &self.choices {
             let cut = tokenizer.encode_cut(&format!("{context}{space}{choice}"), &[context.len()])?;
-            continuations.push(cut.tokens.into_iter().skip(cut.borders[0]).collect());
+            let continuation: Vec<u32> = cut.tokens.into_iter().skip(cut.borders[0]).collect();
+            if continuation.is_empty() {
+                return Err(wrong(format!("has the choice {choice:?}, which the tokenizer drops")));
+            }
+            continuations.push(continuation);
         }
         let bytes = self.choices.iter().map(String::len).collect();
         Ok(TokenizedQuestion { context: tokens, continuations, bytes, answer: self.answer })

@@ -12,11 +12,11 @@ pub enum TrainError {
     #[error("setting `{field}` is {value}; it must be {need}")]
     Setting {
         /// The setting, with dots.
-        field: &'static str,
+        field: String,
         /// What it was.
         value: String,
         /// What it must be.
-        need: &'static str,
+        need: String,
     },
     /// The objective has nothing to train.
     #[error("there is nothing to train: the objective has no trainable tensors; attach an adapter first")]
@@ -205,7 +205,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    pub(crate) fn setting(field: &'static str, value: impl Display, need: &'static str) -> Self {
-        TrainError::Setting { field, value: value.to_string(), need }
+    pub(crate) fn setting(field: impl Into<String>, value: impl Display, need: impl Into<String>) -> Self {
+        TrainError::Setting { field: field.into(), value: value.to_string(), need: need.into() }
     }
 }

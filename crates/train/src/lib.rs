@@ -3,7 +3,8 @@
 //!
 //! It knows no forms, initialisers, tensors or models: an [`Objective`] shows trainable matrices in a fixed order, and
 //! for each micro-batch a loss with its gradients; [`train`] does the rest. Nothing here is random and nothing reads a
-//! clock: whoever needs either (data order, progress bars) has [`Order`] and [`Observer`].
+//! clock: whoever needs either gives it in (an [`Objective`] orders its data by seed, step and micro-batch; an [`Observer`]
+//! draws progress bars).
 //!
 //! **Law:** a run interrupted at any step and resumed gives the same bits as one that never was.
 //!
@@ -48,7 +49,6 @@ pub mod metrics;
 mod objective;
 mod observer;
 mod optimiser;
-mod order;
 mod persist;
 mod schedule;
 mod session;
@@ -61,7 +61,6 @@ pub use error::TrainError;
 pub use objective::{Evaluated, Evaluation, Failure, Group, Objective, Parameter};
 pub use observer::{Best, Event, Observer, Outcome, Resumed, Skipped, Step, Stop, Stopped};
 pub use optimiser::{ALL, AdamW, Buffer, Method, Optimiser, OptimiserCard, Sgd, Update};
-pub use order::Order;
 pub use schedule::{Schedule, Shape};
 pub use settings::{EarlyStop, Settings};
 pub use trainer::{Place, Run, train};

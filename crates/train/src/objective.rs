@@ -60,7 +60,7 @@ pub struct Evaluation {
 ///
 /// The trainer keeps the values; an objective holds whatever was last assigned. Nothing here is random and nothing is
 /// remembered between calls: data order, dropout and the like are functions of `(step, micro)`, which is what makes a
-/// resumed run equal to one that was never interrupted. [`Order`](crate::Order) is such a function for data.
+/// resumed run equal to one that was never interrupted.
 pub trait Objective {
     /// The trainable tensors in a fixed order, with the values they start from; read once, at the start.
     fn parameters(&self) -> Vec<Parameter>;

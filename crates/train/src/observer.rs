@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lowrank_record::Report;
-
 /// Sees what happens in a run.
 pub trait Observer {
     /// Called for each event, in order, on the training thread.
@@ -142,44 +140,6 @@ pub struct Outcome {
     pub untouched: Vec<String>,
 }
 
-impl Outcome {
-    /// The outcome as named facts.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        let stopped = match self.stopped {
-            Stopped::Finished => "finished",
-            Stopped::Early => "early: the held-out loss no longer fell",
-            Stopped::Interrupted => "interrupted",
-        };
-        let count = |number: u64| lowrank_record::Value::Count(number);
-        let mut report = Report::default()
-            .with("stopped", stopped)
-            .with("steps", count(self.steps))
-            .with("tokens", count(self.tokens));
-        if let Some(loss) = self.loss {
-            report = report.with("last training loss", loss);
-        }
-        if let Some(best) = self.best {
-            report = report.with("best held-out loss", best.loss).with("best step", count(best.step));
-        }
-        report = report.with("values of step", count(self.values_of));
-        if let Some(resumed) = &self.resumed {
-            report = report.with("resumed at step", count(resumed.step));
-            for skipped in &resumed.skipped {
-                report = report
-                    .with("unreadable checkpoint", format!("{}: {}", skipped.path.display(), skipped.reason));
-            }
-            if resumed.missing_metrics > 0 {
-                report = report.with("steps without metrics", count(resumed.missing_metrics));
-            }
-        }
-        if !self.untouched.is_empty() {
-            report = report.with("never had a gradient", self.untouched.join(", "));
-        }
-        report
-    }
-}
-
 /// Asks a run to stop after the present step. Clones share one flag; a signal handler may hold one.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
@@ -199,8 +159,7 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use super::{Best, Outcome, Resumed, Skipped, Stop, Stopped};
-    use lowrank_record::Value;
+    use super::Stop;
 
     #[test]
     fn clones_share_the_flag() {
@@ -209,27 +168,5 @@ mod tests {
         assert!(!stop.requested());
         other.request();
         assert!(stop.requested());
-    }
-
-    #[test]
-    fn the_report_hides_nothing() {
-        let skipped = vec![Skipped { path: "checkpoint-000009.safetensors".into(), reason: "torn".into() }];
-        let outcome = Outcome {
-            stopped: Stopped::Early,
-            steps: 12,
-            tokens: 340,
-            loss: Some(0.5),
-            best: Some(Best { step: 8, loss: 0.25 }),
-            values_of: 8,
-            resumed: Some(Resumed { step: 6, path: None, skipped, missing_metrics: 2 }),
-            checkpoint: None,
-            untouched: vec!["q.left".into()],
-        };
-        let report = outcome.report();
-        assert_eq!(report.get("best step"), Some(&Value::Count(8)));
-        assert_eq!(report.get("steps without metrics"), Some(&Value::Count(2)));
-        assert_eq!(report.get("never had a gradient"), Some(&Value::Text("q.left".into())));
-        let text = report.get("unreadable checkpoint").unwrap().to_string();
-        assert!(text.contains("000009") && text.contains("torn"), "{text}");
     }
 }

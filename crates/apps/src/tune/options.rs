@@ -136,9 +136,13 @@ pub struct Tune {
     /// Forward passes summed into one step
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Training")]
     pub accumulate: u32,
-    /// adamw or sgd
+    /// How gradients become steps; see `lowrank list`
     #[arg(long, default_value = "adamw", value_name = "NAME", help_heading = "Training")]
     pub optimiser: String,
+    /// A choice of the optimiser, as name=value; may be repeated; see `lowrank explain NAME`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Training")]
+    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    pub optimiser_option: Vec<(String, String)>,
     /// Learning rate at the top of the schedule; gradient starts like the rate of full fine-tuning, plain ones a larger
     /// [default: 5e-4]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
@@ -159,7 +163,7 @@ pub struct Tune {
     /// Largest norm of the gradient; larger ones are scaled down; 0 is no limit
     #[arg(long, default_value_t = 1.0, value_name = "NORM", help_heading = "Training")]
     pub clip: f64,
-    /// Keep all activations, or compute each block's again in the backward pass (less memory, a third slower)
+    /// Keep all activations, or compute each block's again in the backward pass (less memory, one more forward pass)
     #[arg(long, default_value = "nothing", value_enum, help_heading = "Training")]
     pub recompute: RecomputeChoice,
     /// Evaluate every so many steps; 0 is a tenth of the run

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lowrank_record::Seed;
 use lowrank_store::hash;
 use lowrank_task::BatchPlan;
-use lowrank_train::{AdamW, EarlyStop, Method, Schedule, Settings, Sgd, Shape};
+use lowrank_train::{EarlyStop, Method, Schedule, Settings, Shape};
 
 use super::prepare::{Prepared, initialiser};
 use super::{ScheduleChoice, Tune};
@@ -33,11 +33,8 @@ pub(super) fn steps(prepared: &Prepared, options: &Tune) -> Result<u64, AppError
 /// [`AppError::Usage`] naming what cannot be.
 pub(super) fn of(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Settings, AppError> {
     let steps = steps(prepared, options)?;
-    let optimiser = match options.optimiser.as_str() {
-        "adamw" => Method::AdamW(AdamW::default()),
-        "sgd" => Method::Sgd(Sgd::default()),
-        other => return Err(AppError::usage(format!("--optimiser {other}: known are adamw and sgd"))),
-    };
+    let choices = options.optimiser_option.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let optimiser = Method::by_name(&options.optimiser, choices).input("the recipe")?;
     let shape = match options.schedule {
         ScheduleChoice::Constant => Shape::Constant,
         ScheduleChoice::Linear => Shape::Linear,

@@ -8,6 +8,7 @@ pub use sgd::Sgd;
 
 use lowrank_record::{Choice, Source};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::TrainError;
 
@@ -46,6 +47,42 @@ impl Default for Method {
 }
 
 impl Method {
+    /// The optimiser of this name, with choices from its card as the user types them; what is not chosen keeps its
+    /// default.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a name, a choice or a value that is not in the catalogue, naming those that are.
+    pub fn by_name<'a>(
+        name: &str,
+        choices: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Method, TrainError> {
+        let named = |names: Vec<&str>| format!("one of {}", names.join(", "));
+        let Some(card) = ALL.iter().find(|card| card.name == name) else {
+            let known = ALL.iter().map(|card| card.name).collect();
+            return Err(TrainError::setting("optimiser", name, named(known)));
+        };
+        let mut settings = Map::from_iter([("name".to_owned(), Value::from(name))]);
+        for (key, value) in choices {
+            let field = format!("optimiser.{key}");
+            let Some(choice) = card.choices.iter().find(|choice| choice.name == key) else {
+                let known = card.choices.iter().map(|choice| choice.name).collect();
+                return Err(TrainError::setting(field, value, format!("{} for {name}", named(known))));
+            };
+            let bad = || TrainError::setting(&field, value, choice.values);
+            settings.insert(key.to_owned(), value.parse().map_err(|_| bad())?);
+            // Each value is tried by itself, so that the error can name it.
+            let alone = Map::from_iter([
+                ("name".to_owned(), Value::from(name)),
+                (key.to_owned(), settings[key].clone()),
+            ]);
+            serde_json::from_value::<Method>(alone.into()).map_err(|_| bad())?;
+        }
+        let method: Method = serde_json::from_value(settings.into())
+            .map_err(|error| TrainError::setting("optimiser", name, error.to_string()))?;
+        method.check()?;
+        Ok(method)
+    }
+
     /// The card of the chosen optimiser.
     #[must_use]
     pub fn card(&self) -> &'static OptimiserCard {
@@ -150,6 +187,26 @@ mod tests {
         }
         let method: Method = serde_json::from_str(r#"{"name":"adamw","beta2":0.95}"#).unwrap();
         assert_eq!(method, Method::AdamW(AdamW { beta2: 0.95, ..AdamW::default() }));
+    }
+
+    #[test]
+    fn choices_are_typed_by_the_names_on_the_card() {
+        let method = Method::by_name("sgd", [("momentum", "0.9"), ("nesterov", "true")]).unwrap();
+        assert_eq!(method, Method::Sgd(Sgd { momentum: 0.9, nesterov: true }));
+        assert_eq!(Method::by_name("adamw", []).unwrap(), Method::default());
+        for (name, key, value, said) in [
+            ("adam", "beta1", "0.9", "adamw, sgd"),
+            ("adamw", "momentum", "0.9", "beta1, beta2, epsilon"),
+            ("adamw", "beta1", "high", "0 to below 1"),
+            ("adamw", "beta1", "true", "0 to below 1"),
+            ("adamw", "beta1", "1.5", "below 1"),
+        ] {
+            let message = Method::by_name(name, [(key, value)]).unwrap_err().to_string();
+            assert!(
+                message.contains(said) && message.contains(if name == "adam" { name } else { key }),
+                "{message}"
+            );
+        }
     }
 
     #[test]

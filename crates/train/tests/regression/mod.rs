@@ -4,7 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part of this; a test may unwrap")]
 
 use lowrank_record::Seed;
-use lowrank_train::{Evaluated, Evaluation, Failure, Group, Objective, Order, Parameter};
+use lowrank_train::{Evaluated, Evaluation, Failure, Group, Objective, Parameter};
 
 pub const OUT: usize = 5;
 pub const RANK: usize = 2;
@@ -20,7 +20,8 @@ struct Example {
 pub struct Regression {
     train: Vec<Example>,
     held_out: Vec<Example>,
-    order: Order,
+    batch: usize,
+    accumulation: usize,
     seed: Seed,
     noise: f32,
     /// left `[OUT, RANK]`, right `[RANK, IN]`, bias `[1, OUT]`.
@@ -53,7 +54,8 @@ impl Regression {
         Regression {
             train: examples("train", EXAMPLES),
             held_out: examples("held-out", 6),
-            order: Order::new(seed, EXAMPLES, batch, accumulation).unwrap(),
+            batch,
+            accumulation: accumulation as usize,
             seed,
             noise: 0.1,
             // `left` is small but not zero, so that every parameter has a gradient at once.
@@ -146,10 +148,16 @@ impl Objective for Regression {
         if self.dies_at == Some(step) {
             return Err("the machine died".into());
         }
-        let examples = self.order.micro(step, micro);
+        // Examples are counted through without a gap, in a new order each epoch: a step holds the same ones whatever
+        // its split into micro-batches, and every one comes once an epoch.
+        let first = (step as usize * self.accumulation + micro as usize) * self.batch;
+        let examples = (first..first + self.batch).map(|position| {
+            let epoch = self.seed.at("data order", &(position / EXAMPLES).to_string());
+            &self.train[epoch.permutation(EXAMPLES)[position % EXAMPLES]]
+        });
         let noise: Vec<f32> = self.seed.at("noise", &format!("{step} {micro}")).normal(IN);
         let noise: Vec<f32> = noise.iter().map(|draw| draw * self.noise).collect();
-        let (mut loss_sum, weight, gradients) = self.sums(examples.iter().map(|&i| &self.train[i]), &noise);
+        let (mut loss_sum, weight, gradients) = self.sums(examples, &noise);
         let mut gradients: Vec<Vec<f32>> =
             gradients.iter().map(|gradient| gradient.iter().map(|&entry| entry as f32).collect()).collect();
         match self.poison {
