@@ -16,6 +16,17 @@ pub enum Weight {
     Trained(Var),
 }
 
+impl Weight {
+    /// Bytes as it is held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Weight::Frozen(matrix) => matrix.bytes(),
+            Weight::Trained(var) => size_of::<f32>() * var.shape().iter().product::<usize>(),
+        }
+    }
+}
+
 /// An adapter in a slot.
 pub struct Mounted {
     /// The name by which it is switched, merged and removed.

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lowrank_store::atomic::{Disk, Existing};
 use lowrank_store::export::{
-    LlamaCppBase, Note, Reader, check_reader, fold, pad, read_llama_cpp, read_mlx, stack, write_llama_cpp,
-    write_mlx,
+    Note, Reader, check_reader, fold, pad, read_llama_cpp, read_mlx, stack, write_llama_cpp, write_mlx,
 };
 use lowrank_store::peft::AdapterFolder;
 use serde::Serialize;
@@ -163,13 +162,7 @@ fn write(
     let disk = Disk::real();
     match reader {
         Reader::LlamaCpp => {
-            let config = &model.decoder.config;
-            let base = LlamaCppBase {
-                // llama.cpp runs Mistral as llama.
-                architecture: if config.model_type == "qwen2" { "qwen2" } else { "llama" }.to_owned(),
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-            };
+            let base = model.decoder.config.llama_cpp_base();
             write_llama_cpp(&disk, out, &base, plain).while_doing("writing the export")?;
             read_llama_cpp(out, &base).while_doing("reading the export back")
         }

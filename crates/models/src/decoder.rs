@@ -142,18 +142,10 @@ impl Decoder {
         &self.device
     }
 
-    /// Bytes that the frozen weights take as they are held.
+    /// Bytes that the weights of the embedding and the linear layers take as they are held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let linear = |linear: &Linear| match linear.weight() {
-            Weight::Frozen(matrix) => matrix.bytes(),
-            Weight::Trained(var) => 4 * var.shape().iter().product::<usize>(),
-        };
-        let embedding = match &self.embedding {
-            Weight::Frozen(matrix) => matrix.bytes(),
-            Weight::Trained(var) => 4 * var.shape().iter().product::<usize>(),
-        };
-        embedding + self.sites().iter().map(|(_, site)| linear(site)).sum::<usize>()
+        self.embedding.bytes() + self.sites().iter().map(|(_, site)| site.weight().bytes()).sum::<usize>()
     }
 
     /// Token ids to hidden states `[n, hidden]`.
@@ -171,15 +163,27 @@ impl Decoder {
         })
     }
 
-    /// One block: `[n, hidden] -> [n, hidden]`.
+    /// One block over whole sequences: `[n, hidden] -> [n, hidden]`.
     fn block(&self, index: usize, h: Tensor<2>, layout: &Layout, tables: &Arc<Rotary>) -> Tensor<2> {
+        let attend = |q, k, v| ops::attention(q, k, v, self.heads(), layout);
+        self.block_with(index, h, tables, &layout.positions, attend)
+    }
+
+    /// One block, with the attention `(q, k, v) -> [n, heads · head_dim]` that the caller has.
+    fn block_with(
+        &self,
+        index: usize,
+        h: Tensor<2>,
+        tables: &Arc<Rotary>,
+        positions: &Arc<[u32]>,
+        attend: impl FnOnce(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
         let block = &self.blocks[index];
-        let heads = self.heads();
         let x = ops::rms_norm(h.clone(), block.input_norm.beside(&h), self.config.norm_epsilon);
-        let q = ops::rotary(block.query.forward(x.clone()), tables, &layout.positions); // [n, heads · head_dim]
-        let k = ops::rotary(block.key.forward(x.clone()), tables, &layout.positions); // [n, kv_heads · head_dim]
+        let q = ops::rotary(block.query.forward(x.clone()), tables, positions); // [n, heads · head_dim]
+        let k = ops::rotary(block.key.forward(x.clone()), tables, positions); // [n, kv_heads · head_dim]
         let v = block.value.forward(x);
-        let h = h + block.output.forward(ops::attention(q, k, v, heads, layout));
+        let h = h + block.output.forward(attend(q, k, v));
         let x = ops::rms_norm(h.clone(), block.mlp_norm.beside(&h), self.config.norm_epsilon);
         let inner = ops::swiglu(block.gate.forward(x.clone()), block.up.forward(x)); // [n, intermediate]
         h + block.down.forward(inner)
@@ -257,7 +261,7 @@ impl Decoder {
         }
         Ok(match self.trained_head() {
             Some(var) => ops::cross_entropy_dense(h, var.tensor(), targets)?,
-            None => ops::composed::cross_entropy_of_logits(self.unembed(h), targets),
+            None => ops::cross_entropy_of_logits(self.unembed(h), targets)?,
         })
     }
 
@@ -316,7 +320,8 @@ impl Decoder {
         Ok(Arc::clone(&tables))
     }
 
-    /// Makes every weight of the model trainable, for pretraining: `(name, variable)` in a fixed order.
+    /// Makes every weight and gain of the model trainable, for pretraining: `(name, variable)` in a fixed order. Biases
+    /// stay as they are.
     ///
     /// # Errors
     /// [`ModelError::Adapt`] while an adapter is merged.

@@ -1,6 +1,8 @@
 //! Keys and values of the tokens already seen, and the forward of new tokens over them.
 
-use lowrank_tensor::ops::{self, Layout};
+use std::sync::Arc;
+
+use lowrank_tensor::ops;
 use lowrank_tensor::{Tensor, to_rows};
 
 use super::Decoder;
@@ -46,23 +48,16 @@ impl Decoder {
     pub fn extend(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor<2>, ModelError> {
         let (past, new) = (cache.seen, tokens.len());
         let tables = self.tables_for(past + new)?;
-        let positions: Vec<u32> = (past as u32..(past + new) as u32).collect();
+        let positions: Arc<[u32]> = (past as u32..(past + new) as u32).collect();
         let window = self.config.sliding_window.unwrap_or(usize::MAX);
         let starts: Vec<u32> = (past..past + new).map(|at| (at + 1).saturating_sub(window) as u32).collect();
-        let layout = Layout { batch: 1, time: new, positions: positions.into(), starts: starts.into() };
-        let epsilon = self.config.norm_epsilon;
         let mut h = self.embed(tokens)?.inner();
-        for (block, (keys, values)) in self.blocks.iter().zip(&mut cache.layers) {
-            let x = ops::rms_norm(h.clone(), block.input_norm.beside(&h), epsilon);
-            let q = ops::rotary(block.query.forward(x.clone()), &tables, &layout.positions);
-            let k = ops::rotary(block.key.forward(x.clone()), &tables, &layout.positions);
-            keys.extend(to_rows(k));
-            values.extend(to_rows(block.value.forward(x)));
-            let attended = ops::attend(q, keys, values, &layout.starts, self.heads());
-            h = h + block.output.forward(attended);
-            let x = ops::rms_norm(h.clone(), block.mlp_norm.beside(&h), epsilon);
-            let inner = ops::swiglu(block.gate.forward(x.clone()), block.up.forward(x));
-            h = h + block.down.forward(inner);
+        for (index, (keys, values)) in cache.layers.iter_mut().enumerate() {
+            h = self.block_with(index, h, &tables, &positions, |q, k, v| {
+                keys.extend(to_rows(k));
+                values.extend(to_rows(v));
+                ops::attend(q, keys, values, &starts, self.heads())
+            });
         }
         cache.seen += new;
         Ok(self.last_norm(h))

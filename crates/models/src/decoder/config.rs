@@ -403,7 +403,7 @@ mod tests {
         };
         assert!(change("tie_word_embeddings", json!("true")).contains("true or false"));
         assert!(change("rms_norm_eps", json!("1e-5")).contains("should be a number"));
-        assert!(change("num_hidden_layers", json!(0x7fff_ffff_u32)).contains("counted"));
+        assert!(change("intermediate_size", json!(0x7fff_ffff_u32)).contains("counted"));
         assert!(change("rope_scaling", json!({"type": "linear", "factor": 0.0})).contains("positive"));
         let bounds = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192});

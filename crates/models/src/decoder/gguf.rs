@@ -1,12 +1,12 @@
 //! The Llama family in GGUF: its names, its metadata, and its permuted query and key rows.
 //!
-//! llama.cpp turns neighbouring pairs, Hugging Face turns (i, i + d/2). Its converter therefore reorders the rows of each
-//! query and key head of Llama and Mistral models; we put them back. Rows are whole runs of bytes in every format, so
+//! The rows of each query and key head of Llama and Mistral models are put back into Hugging Face's order. Rows are whole runs of bytes in every format, so
 //! quantised weights are reordered without being decoded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lowrank_store::gguf::{LlamaCppBase, llama_cpp_name, pairs_to_halves};
 use lowrank_store::{GgufFile, TensorSource};
 use lowrank_tensor::{Device, Matrix};
 
@@ -89,33 +89,13 @@ impl Config {
         }
         .check()
     }
-}
 
-/// The GGUF name of a Hugging Face tensor, and the number of heads whose rows are permuted.
-pub(super) fn gguf_name(name: &str, config: &Config) -> Option<(String, Option<usize>)> {
-    let plain = |name: &str| Some((name.to_owned(), None));
-    match name {
-        "model.embed_tokens.weight" => return plain("token_embd.weight"),
-        "model.norm.weight" => return plain("output_norm.weight"),
-        "lm_head.weight" => return plain("output.weight"),
-        _ => {}
+    /// What decides how llama.cpp lays this model out; it runs Mistral as `llama`.
+    #[must_use]
+    pub fn llama_cpp_base(&self) -> LlamaCppBase {
+        let architecture = if self.model_type == "qwen2" { "qwen2" } else { "llama" };
+        LlamaCppBase { architecture: architecture.to_owned(), heads: self.heads, kv_heads: self.kv_heads }
     }
-    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let (part, kind) = rest.rsplit_once('.')?;
-    let permuted = |heads: usize| (config.model_type != "qwen2").then_some(heads);
-    let (part, heads) = match part {
-        "input_layernorm" => ("attn_norm", None),
-        "self_attn.q_proj" => ("attn_q", permuted(config.heads)),
-        "self_attn.k_proj" => ("attn_k", permuted(config.kv_heads)),
-        "self_attn.v_proj" => ("attn_v", None),
-        "self_attn.o_proj" => ("attn_output", None),
-        "post_attention_layernorm" => ("ffn_norm", None),
-        "mlp.gate_proj" => ("ffn_gate", None),
-        "mlp.up_proj" => ("ffn_up", None),
-        "mlp.down_proj" => ("ffn_down", None),
-        _ => return None,
-    };
-    Some((format!("blk.{layer}.{part}.{kind}"), heads))
 }
 
 impl Decoder {
@@ -133,7 +113,7 @@ impl Decoder {
 /// Weights of a GGUF file by their Hugging Face names.
 pub struct GgufWeights {
     file: Arc<dyn TensorSource>,
-    config: Config,
+    base: LlamaCppBase,
     asked: BTreeSet<String>,
 }
 
@@ -141,33 +121,22 @@ impl GgufWeights {
     /// Reads from an open file.
     #[must_use]
     pub fn new(file: Arc<dyn TensorSource>, config: &Config) -> GgufWeights {
-        GgufWeights { file, config: config.clone(), asked: BTreeSet::new() }
+        GgufWeights { file, base: config.llama_cpp_base(), asked: BTreeSet::new() }
     }
 
     fn fetch(&mut self, name: &str, shape: &[usize], [rows, cols]: [usize; 2]) -> Result<Matrix, ModelError> {
         let missing = || ModelError::MissingTensor(name.to_owned());
-        let (stored, heads) = gguf_name(name, &self.config).ok_or_else(missing)?;
+        let stored = llama_cpp_name(name).ok_or_else(missing)?;
         self.asked.insert(stored.clone());
-        let Some(heads) = heads else { return mapped(&self.file, &stored, shape, [rows, cols]) };
+        let Some(heads) = self.base.reordered_heads(name) else {
+            return mapped(&self.file, &stored, shape, [rows, cols]);
+        };
         let format = stored_format(&*self.file, &stored, shape)?;
-        let bytes = unpermuted(self.file.bytes(&stored)?, heads, if shape.len() == 1 { cols } else { rows });
+        let (bytes, rows_stored) = (self.file.bytes(&stored)?, shape[0]);
+        let bytes = pairs_to_halves(bytes, bytes.len() / rows_stored, rows_stored / heads);
         Matrix::from_bytes(Arc::new(bytes), format, [rows, cols])
             .map_err(|source| ModelError::Matrix { name: stored, source })
     }
-}
-
-/// Rows from llama.cpp's order (pair i of a head in rows 2i, 2i + 1) to Hugging Face's (rows i, i + d/2).
-fn unpermuted(bytes: &[u8], heads: usize, rows: usize) -> Vec<u8> {
-    let row_bytes = bytes.len() / rows.max(1);
-    let head_dim = rows / heads.max(1);
-    let half = head_dim / 2;
-    let mut out = Vec::with_capacity(bytes.len());
-    for row in 0..rows {
-        let (head, within) = (row / head_dim, row % head_dim);
-        let from = head * head_dim + 2 * (within % half) + within / half;
-        out.extend_from_slice(&bytes[from * row_bytes..(from + 1) * row_bytes]);
-    }
-    out
 }
 
 impl Weights for GgufWeights {
@@ -181,28 +150,5 @@ impl Weights for GgufWeights {
 
     fn finish(&mut self) -> Result<(), ModelError> {
         refuse_extra(&*self.file, &self.asked, |_| false)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unpermuted;
-
-    #[test]
-    fn rows_go_back_to_the_half_split_order() {
-        // llama.cpp's converter: reshape(heads, 2, d/2).swapaxes(1, 2): row (h, half, i) goes to (h, i, half).
-        let (heads, head_dim) = (3, 8);
-        let original: Vec<u8> = (0..24).collect();
-        let mut permuted = vec![0; 24];
-        for head in 0..heads {
-            for half in 0..2 {
-                for i in 0..head_dim / 2 {
-                    permuted[head * head_dim + 2 * i + half] =
-                        original[head * head_dim + half * head_dim / 2 + i];
-                }
-            }
-        }
-        assert_ne!(permuted, original);
-        assert_eq!(unpermuted(&permuted, heads, 24), original);
     }
 }

@@ -1,12 +1,11 @@
 //! Writing a decoder as GGUF: llama.cpp's names, metadata and row order.
 
 use lowrank_blocks::narrow;
-use lowrank_store::gguf::{Entry, Value, encode};
+use lowrank_store::gguf::{Entry, Value, encode, halves_to_pairs, llama_cpp_name};
 use lowrank_store::{Dtype, Format, StoreError};
 
 use super::Decoder;
 use super::config::{Config, RopeScaling};
-use super::gguf::gguf_name;
 use crate::ModelError;
 
 impl Config {
@@ -15,12 +14,12 @@ impl Config {
     /// # Errors
     /// [`ModelError::BadKey`] for a rotary scaling that this writer does not express.
     pub fn to_gguf(&self, name: &str) -> Result<Vec<(String, Value)>, ModelError> {
-        let architecture = if self.model_type == "qwen2" { "qwen2" } else { "llama" };
+        let architecture = self.llama_cpp_base().architecture;
         let text = |text: &str| Value::String(text.to_owned());
         let count = |count: usize| Value::U32(count as u32);
         let key = |part: &str| format!("{architecture}.{part}");
         let mut values = vec![
-            ("general.architecture".to_owned(), text(architecture)),
+            ("general.architecture".to_owned(), text(&architecture)),
             ("general.name".to_owned(), text(name)),
             (key("context_length"), count(self.context)),
             (key("embedding_length"), count(self.hidden)),
@@ -66,17 +65,18 @@ impl Decoder {
         format: Format,
         tokenizer: Vec<(String, Value)>,
     ) -> Result<Vec<u8>, ModelError> {
+        let base = self.config.llama_cpp_base();
         let mut values = self.config.to_gguf(name)?;
         values.extend(tokenizer);
         let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         for weight in self.named_weights() {
-            let Some((stored, heads)) = gguf_name(&weight.name, &self.config) else {
+            let Some(stored) = llama_cpp_name(&weight.name) else {
                 return Err(ModelError::MissingTensor(weight.name));
             };
             let rows = weight.shape[0];
             let mut numbers = weight.values.to_f32();
-            if let Some(heads) = heads {
-                numbers = permuted(&numbers, heads, rows);
+            if let Some(heads) = base.reordered_heads(&weight.name) {
+                numbers = halves_to_pairs(&numbers, numbers.len() / rows, rows / heads);
             }
             let format = if weight.shape.len() == 1 { Format::F32 } else { format };
             if let Some(width) = weight.shape.get(1) {
@@ -98,20 +98,6 @@ impl Decoder {
     }
 }
 
-/// Rows from Hugging Face's order (i, i + d/2) to llama.cpp's (2i, 2i + 1).
-fn permuted(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
-    let width = values.len() / rows.max(1);
-    let head_dim = rows / heads.max(1);
-    let half = head_dim / 2;
-    let mut out = Vec::with_capacity(values.len());
-    for row in 0..rows {
-        let (head, within) = (row / head_dim, row % head_dim);
-        let from = head * head_dim + within / 2 + (within % 2) * half;
-        out.extend_from_slice(&values[from * width..(from + 1) * width]);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use lowrank_record::Seed;
@@ -120,7 +106,25 @@ mod tests {
     use lowrank_tensor::{cpu, to_rows};
 
     use super::*;
-    use crate::decoder::load::Widen;
+    use crate::decoder::load::{Weights, Widen};
+    use lowrank_tensor::Matrix;
+
+    /// Every weight, gain and bias drawn: none may be lost or mistaken for another.
+    struct Drawn;
+
+    impl Weights for Drawn {
+        fn matrix(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Matrix, ModelError> {
+            Ok(Matrix::from_f32(Seed(4).at("weight", name).uniform(out * inp, 0.3), [out, inp]).unwrap())
+        }
+
+        fn vector(&mut self, name: &str, width: usize) -> Result<Matrix, ModelError> {
+            Ok(Matrix::from_f32(Seed(4).at("vector", name).uniform(width, 0.5), [1, width]).unwrap())
+        }
+
+        fn finish(&mut self) -> Result<(), ModelError> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_written_model_reads_back_with_the_same_logits() {
@@ -131,7 +135,7 @@ mod tests {
                 "max_position_embeddings": 64, "tie_word_embeddings": tied,
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0},
             }));
-            let model = Decoder::random(config.unwrap(), Seed(4), &cpu()).unwrap();
+            let model = Decoder::build(config.unwrap(), &mut Drawn, Widen::Once, &cpu()).unwrap();
             let bytes = model.to_gguf("test", Format::F32, Vec::new()).unwrap();
             let file = GgufFile::from_bytes(bytes).unwrap();
             let again = Decoder::from_gguf(file, Widen::OnUse, &cpu()).unwrap();

@@ -2,47 +2,15 @@ use std::path::Path;
 
 use super::{Reader, Reason, Refusal, check_reader, fold, pad};
 use crate::atomic::Disk;
-use crate::gguf::{Entry, GgufFile, Value, write};
+use crate::gguf::{
+    Entry, GgufFile, LlamaCppBase, Value, halves_to_pairs, hugging_face_name, llama_cpp_name,
+    pairs_to_halves, write,
+};
 use crate::peft::{AdapterConfig, AdapterFolder, Factor, PeftError, Place, Targets};
 use crate::{Dtype, Format, StoreError, TensorSource};
 
-/// What llama.cpp's loader must know of the base.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LlamaCppBase {
-    /// `general.architecture`, such as `llama` (Mistral too) or `qwen2`.
-    pub architecture: String,
-    /// Attention heads.
-    pub heads: usize,
-    /// Heads of keys and values.
-    pub kv_heads: usize,
-}
-
-/// Hugging Face's names inside a layer, and ggml's: the same for every architecture below.
-const NAMES: [(&str, &str); 7] = [
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-];
-
 /// Architectures whose names are those above.
 const ARCHITECTURES: [&str; 6] = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"];
-
-/// ggml's name of a module's weight.
-#[must_use]
-pub fn llama_cpp_name(module: &str) -> Option<String> {
-    if module == "lm_head" {
-        return Some("output.weight".to_owned());
-    }
-    let rest = module.strip_prefix("model.layers.")?;
-    let (layer, inner) = rest.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
-    let (_, name) = NAMES.iter().find(|(known, _)| *known == inner)?;
-    Some(format!("blk.{layer}.{name}.weight"))
-}
 
 /// Writes an adapter in the GGUF form that llama.cpp loads (`src/llama-adapter.cpp`): `X.lora_a` is our right factor,
 /// `X.lora_b` our left, both F32, and `adapter.lora.alpha` is the rank, since the adapter is padded and folded.
@@ -95,42 +63,24 @@ pub fn read_llama_cpp(path: &Path, base: &LlamaCppBase) -> Result<AdapterFolder,
     let mut factors = Vec::new();
     for name in file.names() {
         let Some(weight) = name.strip_suffix(".lora_a") else { continue };
-        let module = module_of(weight).ok_or_else(|| wrong(name))?;
+        let module = hugging_face_name(weight).ok_or_else(|| wrong(name))?;
+        let module = module.strip_suffix(".weight").ok_or_else(|| wrong(name))?;
         let second = format!("{weight}.lora_b");
         let (a, b) = (file.info(name)?.shape.clone(), file.info(&second)?.shape.clone());
         let (&[rank, input], &[output, other]) = (&a[..], &b[..]) else { return Err(wrong(name)) };
-        let heads = permuted_heads(base, &module);
-        if other != rank || (heads > 0 && !output.is_multiple_of(2 * heads)) {
+        let heads = base.reordered_heads(module);
+        if other != rank || heads.is_some_and(|heads| heads == 0 || !output.is_multiple_of(2 * heads)) {
             return Err(wrong(name));
         }
         let mut left = file.widened(&second)?;
-        if let Some(head) = output.checked_div(heads) {
-            left = halved(&left, rank, head);
+        if let Some(heads) = heads {
+            left = pairs_to_halves(&left, rank, output / heads);
         }
-        factors.push(Factor::linear(&module, (output, input, rank), left, file.widened(name)?));
+        factors.push(Factor::linear(module, (output, input, rank), left, file.widened(name)?));
     }
     let rank = factors.first().map_or(1, |factor| factor.rank);
     let targets = Targets::List(factors.iter().map(|factor| factor.module.clone()).collect());
     Ok(AdapterFolder::new(AdapterConfig::new(rank, alpha, targets), factors))
-}
-
-/// The module that a ggml weight belongs to: the inverse of [`llama_cpp_name`].
-fn module_of(weight: &str) -> Option<String> {
-    if weight == "output.weight" {
-        return Some("lm_head".to_owned());
-    }
-    let (layer, name) = weight.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
-    let (inner, _) = NAMES.iter().find(|(_, known)| *known == name)?;
-    Some(format!("model.layers.{}.{inner}", layer.parse::<usize>().ok()?))
-}
-
-/// The heads whose rows llama.cpp has in another order; 0 for none.
-fn permuted_heads(base: &LlamaCppBase, module: &str) -> usize {
-    match module.rsplit('.').next() {
-        Some("q_proj") if base.architecture == "llama" => base.heads,
-        Some("k_proj") if base.architecture == "llama" => base.kv_heads,
-        _ => 0,
-    }
 }
 
 type Tensor = (String, [usize; 2], Vec<u8>);
@@ -143,21 +93,23 @@ fn tensors(base: &LlamaCppBase, factors: &[Factor]) -> Result<Vec<Tensor>, Vec<R
         no(format!("architecture {:?} is not known here", base.architecture), OTHER);
     }
     for factor in factors {
-        let Some(name) = llama_cpp_name(&factor.module).filter(|_| factor.place == Place::Linear) else {
+        let name = llama_cpp_name(&format!("{}.weight", factor.module));
+        let Some(name) = name.filter(|_| factor.place == Place::Linear) else {
             no(format!("module {:?} has no known name in GGUF", factor.module), OTHER);
             continue;
         };
-        let heads = permuted_heads(base, &factor.module);
-        let left = if heads == 0 {
-            factor.left.clone()
-        } else if factor.output.is_multiple_of(2 * heads) {
-            interleaved(&factor.left, factor.rank, factor.output / heads)
-        } else {
-            no(
-                format!("{} rows of {:?} are not {heads} heads", factor.output, factor.module),
-                "check the base's heads",
-            );
-            continue;
+        let left = match base.reordered_heads(&factor.module) {
+            None => factor.left.clone(),
+            Some(heads) if heads > 0 && factor.output.is_multiple_of(2 * heads) => {
+                halves_to_pairs(&factor.left, factor.rank, factor.output / heads)
+            }
+            Some(heads) => {
+                no(
+                    format!("{} rows of {:?} are not {heads} heads", factor.output, factor.module),
+                    "check the base's heads",
+                );
+                continue;
+            }
         };
         let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         tensors.push((format!("{name}.lora_a"), [factor.rank, factor.input], bytes(&factor.right)));
@@ -166,36 +118,12 @@ fn tensors(base: &LlamaCppBase, factors: &[Factor]) -> Result<Vec<Tensor>, Vec<R
     if reasons.is_empty() { Ok(tensors) } else { Err(reasons) }
 }
 
-/// The rows of each head, from two halves to pairs: new row 2i + j is old row j · head/2 + i.
-fn interleaved(left: &[f32], rank: usize, head: usize) -> Vec<f32> {
-    left.chunks_exact(head * rank)
-        .flat_map(|rows| {
-            (0..head).flat_map(move |new| {
-                let old = (new % 2) * (head / 2) + new / 2;
-                rows[old * rank..(old + 1) * rank].iter().copied()
-            })
-        })
-        .collect()
-}
-
-/// The rows of each head, from pairs to two halves: the inverse of [`interleaved`].
-fn halved(left: &[f32], rank: usize, head: usize) -> Vec<f32> {
-    left.chunks_exact(head * rank)
-        .flat_map(|rows| {
-            (0..head).flat_map(move |old| {
-                let new = 2 * (old % (head / 2)) + old / (head / 2);
-                rows[new * rank..(new + 1) * rank].iter().copied()
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::super::reshape::tests::{delta, factor, mixed};
-    use super::{LlamaCppBase, halved, interleaved, llama_cpp_name, read_llama_cpp, write_llama_cpp};
+    use super::{LlamaCppBase, read_llama_cpp, write_llama_cpp};
     use crate::atomic::Disk;
     use crate::gguf::GgufFile;
     use crate::peft::AdapterFolder;
@@ -203,18 +131,6 @@ mod tests {
 
     fn base(architecture: &str) -> LlamaCppBase {
         LlamaCppBase { architecture: architecture.into(), heads: 1, kv_heads: 1 }
-    }
-
-    #[test]
-    fn rows_are_permuted_as_in_the_base() {
-        // Two heads of four rows, rank 1; reshape(2, 2, 2).swapaxes(1, 2) of 0..8 is 0 2 1 3, 4 6 5 7.
-        let rows: Vec<f32> = (0..8_u8).map(f32::from).collect();
-        assert_eq!(interleaved(&rows, 1, 4), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
-        // One head of six rows, rank 2: halves 0 1 2 and 3 4 5 become 0 3 1 4 2 5.
-        let rows: Vec<f32> = (0..12_u8).map(f32::from).collect();
-        let wanted = [0.0, 1.0, 6.0, 7.0, 2.0, 3.0, 8.0, 9.0, 4.0, 5.0, 10.0, 11.0];
-        assert_eq!(interleaved(&rows, 2, 6), wanted);
-        assert_eq!(halved(&wanted, 2, 6), rows);
     }
 
     /// scale · b · a, by llama.cpp's rule: alpha / (sides of b), row-major `[out, in]`.
@@ -289,7 +205,5 @@ mod tests {
         let four = LlamaCppBase { heads: 4, ..base("llama") };
         assert!(refusal(&four, &adapter).contains("not 4 heads"));
         assert!(!path.exists());
-        assert_eq!(llama_cpp_name("lm_head").as_deref(), Some("output.weight"));
-        assert_eq!(llama_cpp_name("model.embed_tokens"), None);
     }
 }

@@ -6,7 +6,7 @@ mod mlx;
 mod readers;
 mod reshape;
 
-pub use llama_cpp::{LlamaCppBase, llama_cpp_name, read_llama_cpp, write_llama_cpp};
+pub use llama_cpp::{read_llama_cpp, write_llama_cpp};
 pub use mlx::{read_mlx, write_mlx};
 pub use readers::{Note, Reader, Reason, Refusal, check_reader};
 pub use reshape::{fold, pad, stack};

@@ -5,12 +5,14 @@
 
 mod cursor;
 mod error;
+mod llama;
 mod read;
 mod tables;
 mod value;
 mod write;
 
 pub use error::GgufError;
+pub use llama::{LlamaCppBase, halves_to_pairs, hugging_face_name, llama_cpp_name, pairs_to_halves};
 pub use read::{GgufFile, is_gguf};
 pub use value::{Array, Value};
 pub use write::{Entry, encode, write, write_to};

@@ -57,6 +57,15 @@ pub fn cross_entropy_dense(
     Ok(run2(h, head, CrossEntropy { head: None, targets: targets.clone() }))
 }
 
+/// The same from logits `[n, V]` that are at hand: for heads with a bias or an adapter.
+///
+/// # Errors
+/// [`TargetError`] when a target lies outside the vocabulary.
+pub fn cross_entropy_of_logits(logits: Tensor<2>, targets: &Targets) -> Result<Tensor<1>, TargetError> {
+    kernel::check(&targets.ids, logits.dims()[1])?;
+    Ok(composed::cross_entropy_of_logits(logits, targets))
+}
+
 /// `−log p(targetᵢ | hᵢ)` of each row, 0 where the row carries no loss; inference only.
 ///
 /// # Errors

@@ -17,8 +17,8 @@ mod tap;
 
 pub use attention::{Heads, Layout, attend, attention};
 pub use cross_entropy::{
-    TargetError, Targets, cross_entropy, cross_entropy_dense, log_likelihoods, log_likelihoods_dense,
-    log_likelihoods_of_logits,
+    TargetError, Targets, cross_entropy, cross_entropy_dense, cross_entropy_of_logits, log_likelihoods,
+    log_likelihoods_dense, log_likelihoods_of_logits,
 };
 pub use dense::dense;
 pub use embedding::{embedding, embedding_dense};
