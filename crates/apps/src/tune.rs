@@ -82,7 +82,8 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     }
     let report = run.join("report.html");
     write(&report, &report::page(&prepared, &options, &summaries, &recipe).html()?)?;
-    if is_demonstration(&options) && options.rate == Some(DEMONSTRATION_RATE) {
+    let studied = options.init == "lora-ga" && options.compare.iter().any(|name| name == "kaiming");
+    if is_demonstration(&options) && studied && options.rate == Some(DEMONSTRATION_RATE) {
         progress.say(DEMONSTRATION_NOTE);
     }
     Ok(Tuned { runs: summaries, adapter: out, report, seconds: progress.now() - begun })

@@ -54,10 +54,10 @@ pub fn command() -> Command {
             "Perplexity and multiple choice, or logits, of a model with or without an adapter",
         ))
         .subcommand(plain::<generate::Generate>("generate", "Continue a prompt"))
-        .subcommand(Command::new("list").about("List every start and form"))
+        .subcommand(Command::new("list").about("List every start, form and optimiser"))
         .subcommand(
             Command::new("explain")
-                .about("Explain a start or form: formula, source, choices, where we differ")
+                .about("Explain a start, form or optimiser: formula, source, choices, where we differ")
                 .arg(Arg::new("name").required(true).help("As shown by `lowrank list`")),
         )
         .subcommand(with_recipe::<pretrain::Pretrain>(

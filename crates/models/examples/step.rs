@@ -66,6 +66,8 @@ fn measure(threads: usize, steps: usize, offset: Offset, recompute: Recompute) {
                 }
             })
             .unwrap();
+        // AdamW with the peer's settings: no weight decay.
+        let (first, second) = (1.0 - 0.9_f32.powi(step as i32 + 1), 1.0 - 0.999_f32.powi(step as i32 + 1));
         for ((var, gradient), [m, v]) in variables.iter().zip(gradients).zip(&mut moments) {
             let mut values = var.values();
             let gradient = gradient.unwrap();
@@ -73,7 +75,7 @@ fn measure(threads: usize, steps: usize, offset: Offset, recompute: Recompute) {
                 let g = g / passed.weight as f32;
                 *m = 0.9 * *m + 0.1 * g;
                 *v = 0.999 * *v + 0.001 * g * g;
-                *w -= 1e-4 * *m / (v.sqrt() + 1e-8);
+                *w -= 1e-3 * (*m / first) / ((*v / second).sqrt() + 1e-8);
             }
             var.assign(values);
         }

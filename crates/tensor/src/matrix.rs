@@ -11,8 +11,8 @@ use crate::kernels::{Real, RowSource};
 
 /// A frozen matrix `[out, in]` in its storage format. Clones share the storage.
 ///
-/// Stored values are widened to f32 row block by row block inside the products (weights below f32 then cost a
-/// fraction of the memory), or once by [`Matrix::widened`] (faster for small models).
+/// Values stored below f32 are widened in each product that reads them, for as long as it runs (the weights then cost a
+/// fraction of the memory), or once by [`Matrix::widened`] (faster).
 #[derive(Clone)]
 pub struct Matrix(Arc<Stored>);
 

@@ -8,7 +8,9 @@
 //! apps/tune -> report         # a folder of `apps` or `labs` may use these folders beside it
 //! ```
 //!
-//! * A dependency of ours that is not listed is an error; so are a crate without a line and a line without a crate.
+//! * A dependency of ours that is not listed is an error; so are an arrow that no manifest has, a crate without a line
+//!   and a line without a crate.
+//! * The members of `apps` and `labs` are their folders, and the files that have a line (`apps/merge ->`).
 //! * Dev-dependencies may name only what the crate reaches through the list, so tests too look downward.
 //! * The list has no cycles, and never joins `apps` and `labs`.
 //! * The tensor engine (`burn*`) is named by `crates/tensor` alone.
@@ -39,6 +41,7 @@ pub fn run(root: &Path) -> Result<(), String> {
     let shared = manifest::workspace_packages(Path::new("Cargo.toml"), &workspace)?;
 
     let mut found = violations(&arrows, &manifests, &shared);
+    found.extend(unused(&arrows, &manifests));
     for name in SIBLINGS {
         found.extend(sibling_imports(&arrows, name, &root.join("crates").join(name).join("src")));
     }
@@ -112,6 +115,22 @@ fn violations(arrows: &Arrows, manifests: &[Manifest], workspace: &[String]) -> 
     found
 }
 
+/// Arrows of the list that no manifest has.
+fn unused(arrows: &Arrows, manifests: &[Manifest]) -> Vec<String> {
+    let mut found = vec![];
+    for manifest in manifests {
+        for to in arrows.get(&manifest.name).into_iter().flatten() {
+            if !manifest.all().any(|package| package.strip_prefix(PREFIX) == Some(to)) {
+                let (name, path) = (&manifest.name, manifest.path.display());
+                found.push(format!(
+                    "{LIST}: {path} has no dependency for the arrow {name} -> {to}; remove it"
+                ));
+            }
+        }
+    }
+    found
+}
+
 /// Faults of the list itself: crates that do not exist, cycles, `apps` and `labs` joined.
 fn list_faults(arrows: &Arrows, manifests: &[Manifest]) -> Vec<String> {
     let exists = |name: &str| manifests.iter().any(|m| m.name == name);
@@ -151,19 +170,27 @@ fn reach(arrows: &Arrows, from: &str) -> BTreeSet<String> {
     seen
 }
 
-/// Folders under `src` of a crate of siblings are its members; one may not say `crate::` another without a line of its own.
+/// The members of a crate of siblings (`apps`, `labs`): its folders, and the files with a line of their own. One may not
+/// say `crate::` another unless its line names that.
 fn sibling_imports(arrows: &Arrows, name: &str, src: &Path) -> Vec<String> {
-    let members: Vec<String> = fs::read_dir(src)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let folders = fs::read_dir(src).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+    let folders = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let listed =
+        arrows.keys().filter_map(|from| from.strip_prefix(name)?.strip_prefix('/')).map(str::to_owned);
+    let members: BTreeSet<String> = folders.chain(listed).collect();
     let mut found = vec![];
     for member in &members {
+        if !src.join(member).is_dir() && !src.join(format!("{member}.rs")).is_file() {
+            found.push(format!(
+                "{LIST}: `{name}/{member}` is neither a file nor a folder of {}",
+                src.display()
+            ));
+        }
+    }
+    for member in &members {
         let allowed = arrows.get(&format!("{name}/{member}")).cloned().unwrap_or_default();
-        for file in crate::sizes::files(&src.join(member), &["rs"]) {
+        let file = Some(src.join(format!("{member}.rs"))).filter(|file| file.is_file());
+        for file in crate::sizes::files(&src.join(member), &["rs"]).into_iter().chain(file) {
             let text = fs::read_to_string(&file).unwrap_or_default();
             for other in members.iter().filter(|o| *o != member && !allowed.contains(*o)) {
                 if imports(&text, other) {
@@ -227,6 +254,16 @@ mod tests {
     fn listed_arrows_pass() {
         let text = "[dependencies]\nlowrank-record = { workspace = true }\nlowrank-tensor = { workspace = true }\nserde = '1'";
         assert_eq!(check(PAGE, "adapt", text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_arrow_without_a_dependency_is_found() {
+        let text = "[dependencies]\nlowrank-tensor = { workspace = true }";
+        let found = unused(&parse(PAGE).unwrap(), &[manifest("adapt", text), manifest("record", "")]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("adapt -> record; remove it"), "{found:?}");
+        let text = format!("{text}\n[dev-dependencies]\nlowrank-record = '1'");
+        assert!(unused(&parse(PAGE).unwrap(), &[manifest("adapt", &text)]).is_empty(), "tests use it");
     }
 
     #[test]
@@ -307,5 +344,11 @@ mod tests {
         assert!(found[0].contains("apps/tune uses its sibling `crate::merge`"), "{found:?}");
         let listed = parse("```arrows\napps/tune -> merge\n```").unwrap();
         assert!(sibling_imports(&listed, "apps", dir.path()).is_empty());
+        // A file is a member once it has a line, and shared ground without one.
+        fs::write(dir.path().join("export.rs"), "use crate::merge::run;\n").unwrap();
+        assert!(sibling_imports(&listed, "apps", dir.path()).is_empty());
+        let listed = parse("```arrows\napps/tune -> merge\napps/export ->\napps/ghost ->\n```").unwrap();
+        let found = sibling_imports(&listed, "apps", dir.path());
+        assert!(found[0].contains("apps/export uses") && found[1].contains("apps/ghost"), "{found:?}");
     }
 }

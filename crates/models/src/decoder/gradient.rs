@@ -13,7 +13,7 @@ pub enum Recompute {
     #[default]
     Nothing,
     /// Only the hidden state before each block; a block's activations are computed again when the backward reaches it.
-    /// Costs about one more forward pass (a third of the step's time) and leaves one block's activations in memory.
+    /// Costs about one more forward pass and leaves one block's activations in memory.
     Blocks,
 }
 

@@ -1,7 +1,8 @@
 //! `y = x·c ⊙ gain` with `c = 1/√(mean(x²) + ε)` for each row.
 //!
-//! Memory-bound: one read and one write forward, two reads and one write backward. Squares and dot products are added in
-//! f64, which vector units do at half the rate of f32 and which costs nothing beside the memory.
+//! Memory-bound: one read and one write forward, two reads and one write backward. Squares and dot products are
+//! added in f32 over runs of 256 values, sixteen lanes wide, and the runs in f64: a sum of d values is off by at most
+//! about 16 roundings of f32, whatever d is.
 
 use rayon::prelude::*;
 

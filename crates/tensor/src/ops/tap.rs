@@ -30,10 +30,11 @@ impl fmt::Debug for Tap {
 
 /// Returns `y` unchanged; in the backward pass the observer is shown `x` and the gradient of `y`.
 ///
-/// On a device other than the CPU the inputs are copied to the host when the backward pass reaches the layer.
-///
 /// # Shapes
 /// `x: [n, in]`, `y: [n, out]` -> `[n, out]`.
+///
+/// # Panics
+/// On a device other than the CPU: evidence is computed by the CPU's linear algebra.
 #[must_use]
 pub fn tap(x: Tensor<2>, y: Tensor<2>, observer: Arc<dyn Observer>) -> Tensor<2> {
     assert!(is_cpu(&y.device()), "evidence is collected on the CPU device");
