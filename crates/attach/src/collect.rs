@@ -3,7 +3,8 @@
 //! A tap on each target sees the layer's inputs X and output gradients δ in the backward pass. With one calibration batch
 //! the whole subspace iteration on `δᵀ(XΩ)` and `Xᵀ(δQ)` runs right there, and X and δ are dropped: one forward and one
 //! backward pass in all, and memory close to a training step's. With several batches the same iteration runs pass by
-//! pass over the same batches. A weight-sized gradient never exists.
+//! pass over the same batches. No set of weight gradients exists at any time: at most one layer's, for a moment, where
+//! forming it costs less than multiplying with its factors.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
