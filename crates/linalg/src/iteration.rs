@@ -161,8 +161,8 @@ impl SubspaceIteration {
         Ok(())
     }
 
-    /// The leading `rank` triplets. `energy` is `‖G‖²_F` where the caller knows it; otherwise the unbiased estimate of the
-    /// first pass is reported.
+    /// The leading `rank` triplets. `energy` is `‖G‖²_F` where the caller knows it; otherwise the estimate of the first pass is
+    /// reported, or what the triplets hold where that is more.
     ///
     /// # Errors
     /// [`LinalgError::Passes`] when passes are left, [`LinalgError::Rank`] when `rank` is 0 or above the width.

@@ -25,7 +25,7 @@ pub use error::LinalgError;
 pub use iteration::{Side, SubspaceIteration};
 pub use low_rank::LowRank;
 pub use operator::{Operator, OuterProducts};
-pub use product::{energy, from_rows, multiply, narrow, to_rows, widen};
+pub use product::{energy, finite, from_rows, multiply, narrow, to_rows, widen};
 pub use qr::{Qr, orthonormal_basis, qr};
 pub use real::Real;
 pub use sketch::{Sketch, Sketched, randomised_svd};

@@ -93,7 +93,10 @@ pub fn to_rows(a: MatRef<'_, f32>) -> Vec<f32> {
 }
 
 /// Refuses infinities and NaN, naming the first place in column order.
-pub(crate) fn finite<T: Real>(a: MatRef<'_, T>) -> Result<(), LinalgError> {
+///
+/// # Errors
+/// [`LinalgError::NonFinite`].
+pub fn finite<T: Real>(a: MatRef<'_, T>) -> Result<(), LinalgError> {
     for col in 0..a.ncols() {
         for (row, &x) in a.col(col).iter().enumerate() {
             if !x.to_f64().is_finite() {

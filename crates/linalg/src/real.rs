@@ -4,6 +4,9 @@ use faer::traits::RealField;
 
 /// `f32` or `f64`.
 pub trait Real: RealField + Copy + Send + Sync + PartialOrd + private::Sealed + 'static {
+    /// The distance from 1 to the next number.
+    const EPSILON: f64;
+
     /// Exact.
     fn to_f64(self) -> f64;
     /// Rounds to nearest.
@@ -11,6 +14,8 @@ pub trait Real: RealField + Copy + Send + Sync + PartialOrd + private::Sealed + 
 }
 
 impl Real for f32 {
+    const EPSILON: f64 = f32::EPSILON as f64;
+
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
@@ -20,6 +25,8 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    const EPSILON: f64 = f64::EPSILON;
+
     fn to_f64(self) -> f64 {
         self
     }

@@ -16,11 +16,8 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// Twice the rank (eight columns more at least) and two power iterations.
-    ///
-    /// Measured on 192 × 128 matrices with σᵢ = i^-½, a flat spectrum as gradients have: of the best achievable
-    /// first-step cosine 0.7732, sixteen triplets from a width of 32 keep 0.7406, 0.7693, 0.7724 and 0.7731 with
-    /// 0, 1, 2 and 4 power iterations, while a one-pass two-sided sketch keeps 0.655.
+    /// Twice the rank (eight columns more at least) and two power iterations: on a flat spectrum, as gradients have, one
+    /// or none loses directions (`init/tests/lora_ga.rs` holds what two keep of the best first step).
     #[must_use]
     pub fn for_rank(rank: usize) -> Sketch {
         Sketch { oversampling: rank.max(8), power: 2 }
@@ -34,8 +31,8 @@ pub struct Sketched {
     pub svd: Svd,
     /// `‖M‖²_F` of the whole matrix.
     pub energy: f64,
-    /// Whether `energy` is exact; otherwise it is the unbiased estimate `‖MΩ‖²_F / q` of the first product, whose relative
-    /// standard deviation is at most `√(2/q)`.
+    /// Whether `energy` is exact; otherwise it is the estimate `‖MΩ‖²_F / q` of the first product (unbiased, of
+    /// relative standard deviation `√(2/q)` at most), or the energy of the triplets where that is larger.
     pub exact: bool,
 }
 
