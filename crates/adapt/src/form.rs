@@ -23,15 +23,6 @@ pub trait Form: Sync {
 
 /// A change of one weight, ready to be applied and trained.
 pub trait Adapter: Send + Sync {
-    /// The name of the form in the catalogue.
-    fn form(&self) -> &'static str;
-
-    /// The rank of the change's parametrisation.
-    fn rank(&self) -> usize;
-
-    /// The scale that [`Adapter::apply`] and [`Adapter::delta`] include.
-    fn scale(&self) -> f64;
-
     /// The added part: `x: [n, in] -> [n, out]`, scale included; never forms `[out, in]` where the form allows.
     fn apply(&self, base: &Matrix, x: &Tensor<2>) -> Tensor<2>;
 
@@ -44,9 +35,6 @@ pub trait Adapter: Send + Sync {
 
     /// The trainable tensors in a fixed order, by the name that files use.
     fn trainable(&self) -> Vec<(&'static str, Var)>;
-
-    /// The factors that the change is measured from when its offset is a shadow: `(left₀ [out, r], right₀ [r, in])`.
-    fn origin(&self) -> Option<(&[f32], &[f32])>;
 }
 
 /// `Δ = left · right` as tensors: left `[out, r]` holds the scale, right `[r, in]`.
@@ -77,7 +65,7 @@ pub enum Offset {
     /// Not at all: the start is zero, or is meant to change the function.
     None,
     /// The layer adds `s·(left·right − left₀·right₀)`: the base stays as it is on disk, quantised or not, the function
-    /// is exact at step 0, and adapter off means base.
+    /// is unchanged at step 0 up to the rounding of f32, and adapter off means base.
     Shadow,
     /// The base was replaced by `W − s·left₀·right₀`, as the papers do; the layer adds `s·left·right`.
     Base,
@@ -103,19 +91,15 @@ pub enum AdaptError {
         /// Columns of the weight.
         inp: usize,
     },
-    /// A rank that no matrix of this shape can use.
-    #[error("rank {rank} for a weight [{out}, {inp}]: give a rank from 1 to {max}, or exclude this site", max = (*out).min(*inp))]
-    Rank {
-        /// The rank that was asked for.
-        rank: usize,
-        /// Rows of the weight.
-        out: usize,
-        /// Columns of the weight.
-        inp: usize,
-    },
+    /// A change of rank 0.
+    #[error("a change of rank 0 is no change; give a rank of at least 1, or exclude this site")]
+    Rank,
     /// The weight is being trained itself.
     #[error("the weight of this layer is trained itself; a change on top of it is not supported")]
     Trained,
+    /// The layer holds adapters.
+    #[error("this layer holds adapters; take them off before its weight is trained")]
+    Adapted,
     /// A layer holds no adapter of this name.
     #[error("no adapter named {0} here")]
     Unknown(String),

@@ -37,13 +37,22 @@ pub struct Mounted {
     pub adapter: Box<dyn Adapter>,
 }
 
+/// What [`Linear::merge`] changed.
+struct Unmerged {
+    /// The adapter in the weight.
+    name: String,
+    /// The weight before.
+    weight: Matrix,
+    /// Whether the adapter was switched on.
+    enabled: bool,
+}
+
 /// `y = x Wᵀ + b + Σ adapters`, W `[out, in]`.
 pub struct Linear {
     weight: Weight,
     bias: Option<Matrix>,
     adapters: Vec<Mounted>,
-    /// The weight before an adapter was merged, and that adapter's name.
-    unmerged: Option<(String, Matrix)>,
+    unmerged: Option<Unmerged>,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -94,18 +103,31 @@ impl Linear {
 
     /// Puts another frozen weight of the same shape in (a base with the start taken out, a quantised copy).
     ///
+    /// # Errors
+    /// [`AdaptError::Trained`], or [`AdaptError::Merged`]: unmerging would undo it.
+    ///
     /// # Panics
     /// Panics when the shapes differ.
-    pub fn replace_weight(&mut self, weight: Matrix) {
+    pub fn replace_weight(&mut self, weight: Matrix) -> Result<(), AdaptError> {
         assert_eq!(weight.shape(), self.shape(), "a replaced weight keeps its shape");
+        self.frozen()?;
+        self.not_merged()?;
         self.weight = Weight::Frozen(weight);
+        Ok(())
+    }
+
+    /// Whether an observer sees this layer's inputs and output gradients.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.observer.is_some()
     }
 
     /// Mounts an adapter behind those already there.
     ///
     /// # Errors
-    /// [`AdaptError::Taken`] when the name is in use.
+    /// [`AdaptError::Taken`] when the name is in use, [`AdaptError::Trained`] when the weight is trained itself.
     pub fn mount(&mut self, name: &str, adapter: Box<dyn Adapter>) -> Result<(), AdaptError> {
+        self.frozen()?;
         if self.adapters.iter().any(|mounted| mounted.name == name) {
             return Err(AdaptError::Taken(name.to_owned()));
         }
@@ -118,9 +140,7 @@ impl Linear {
     /// # Errors
     /// [`AdaptError::Unknown`] when there is none of this name, [`AdaptError::Merged`] while it is merged.
     pub fn unmount(&mut self, name: &str) -> Result<Mounted, AdaptError> {
-        if self.unmerged.as_ref().is_some_and(|(merged, _)| merged == name) {
-            return Err(AdaptError::Merged(name.to_owned()));
-        }
+        self.not_in_the_weight(name)?;
         let index = self.position(name)?;
         Ok(self.adapters.remove(index))
     }
@@ -128,8 +148,9 @@ impl Linear {
     /// Switches an adapter on or off.
     ///
     /// # Errors
-    /// [`AdaptError::Unknown`] when there is none of this name.
+    /// [`AdaptError::Unknown`] when there is none of this name, [`AdaptError::Merged`] while it is merged.
     pub fn enable(&mut self, name: &str, enabled: bool) -> Result<(), AdaptError> {
+        self.not_in_the_weight(name)?;
         let index = self.position(name)?;
         self.adapters[index].enabled = enabled;
         Ok(())
@@ -187,9 +208,7 @@ impl Linear {
     /// # Errors
     /// [`AdaptError::Unknown`], [`AdaptError::Trained`], or [`AdaptError::Merged`] when another one is merged already.
     pub fn merge(&mut self, name: &str) -> Result<(), AdaptError> {
-        if let Some((merged, _)) = &self.unmerged {
-            return Err(AdaptError::Merged(merged.clone()));
-        }
+        self.not_merged()?;
         let index = self.position(name)?;
         let original = self.frozen()?.clone();
         let mut values = original.to_f32();
@@ -199,21 +218,21 @@ impl Linear {
         let Ok(merged) = Matrix::from_f32(values, original.shape()) else {
             unreachable!("a sum of matrices of one shape has that shape")
         };
-        self.adapters[index].enabled = false;
+        let enabled = std::mem::replace(&mut self.adapters[index].enabled, false);
         self.weight = Weight::Frozen(merged);
-        self.unmerged = Some((name.to_owned(), original));
+        self.unmerged = Some(Unmerged { name: name.to_owned(), weight: original, enabled });
         Ok(())
     }
 
-    /// Takes a merged adapter out again: the original weight, bit for bit.
+    /// Takes a merged adapter out again: the original weight, bit for bit, and the adapter on or off as it was.
     ///
     /// # Errors
     /// [`AdaptError::Unknown`] when this adapter is not merged.
     pub fn unmerge(&mut self, name: &str) -> Result<(), AdaptError> {
         match self.unmerged.take() {
-            Some((merged, original)) if merged == name => {
-                self.weight = Weight::Frozen(original);
-                self.enable(name, true)
+            Some(merged) if merged.name == name => {
+                self.weight = Weight::Frozen(merged.weight);
+                self.enable(name, merged.enabled)
             }
             other => {
                 self.unmerged = other;
@@ -225,10 +244,10 @@ impl Linear {
     /// Makes the weight trainable, widened to f32, for pretraining; returns its variable.
     ///
     /// # Errors
-    /// [`AdaptError::Merged`] while an adapter is merged.
+    /// [`AdaptError::Adapted`] while the layer holds adapters.
     pub fn train_weight(&mut self, device: &Device) -> Result<Var, AdaptError> {
-        if let Some((merged, _)) = &self.unmerged {
-            return Err(AdaptError::Merged(merged.clone()));
+        if !self.adapters.is_empty() {
+            return Err(AdaptError::Adapted);
         }
         let var = match &self.weight {
             Weight::Trained(var) => var.clone(),
@@ -256,6 +275,17 @@ impl Linear {
             _ => Some((Tensor::cat(lefts, 1), Tensor::cat(rights, 0))),
         };
         (path, others)
+    }
+
+    fn not_merged(&self) -> Result<(), AdaptError> {
+        self.unmerged.as_ref().map_or(Ok(()), |merged| Err(AdaptError::Merged(merged.name.clone())))
+    }
+
+    fn not_in_the_weight(&self, name: &str) -> Result<(), AdaptError> {
+        if self.unmerged.as_ref().is_some_and(|merged| merged.name == name) {
+            return Err(AdaptError::Merged(name.to_owned()));
+        }
+        Ok(())
     }
 
     fn position(&self, name: &str) -> Result<usize, AdaptError> {

@@ -29,7 +29,7 @@ pub(crate) fn recompress(
         let (cut, error) = change.truncate(rank).while_doing(&factor.module)?;
         worst = worst.max(if norm > 0.0 { error / norm } else { 0.0 });
         let (left, right) = cut.to_rows();
-        out.factors.push(Factor { rank, left, right, ..factor.clone() });
+        out.factors.push(Factor { rank: cut.rank(), left, right, ..factor.clone() });
     }
     let rank = out.factors.iter().map(|factor| factor.rank).max().unwrap_or(1);
     out.config.rank = rank;

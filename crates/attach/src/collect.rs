@@ -7,15 +7,19 @@
 //! forming it costs less than multiplying with its factors.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faer::MatRef;
-use lowrank_linalg::{LinalgError, OuterProducts, Sketch, Sketched, SubspaceIteration, randomised_svd};
+use lowrank_init::{Exactness, Leading};
+use lowrank_linalg::{
+    LinalgError, Operator, OuterProducts, Sketched, SubspaceIteration, energy, randomised_svd, svd_in_f64,
+};
 use lowrank_models::{Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Observer, Targets};
 
-use crate::{AttachError, Plan};
+use crate::{AttachError, Plan, Site};
 
 /// One batch of calibration text.
 #[derive(Debug, Clone)]
@@ -42,18 +46,22 @@ pub struct Gradients {
 /// Where one site's iteration stands.
 enum Progress {
     /// The whole iteration runs on the one batch.
-    Once { rank: usize, sketch: Sketch, seed: Seed },
+    Once { rank: usize, leading: Leading, seed: Seed },
     /// One of several passes over several batches.
     Pass(Box<SubspaceIteration>),
     /// Finished.
     Done(Box<Sketched>),
     /// What went wrong.
     Failed(LinalgError),
+    /// Handed over.
+    Taken,
 }
 
 struct SiteTap {
     shape: [usize; 2],
     progress: Mutex<Progress>,
+    /// Whether a backward pass came here at all: nothing seen is not a gradient of zero.
+    reached: AtomicBool,
 }
 
 impl Observer for SiteTap {
@@ -61,25 +69,20 @@ impl Observer for SiteTap {
         let [out, inp] = self.shape;
         let x = MatRef::from_row_major_slice(inputs, n, inp);
         let delta = MatRef::from_row_major_slice(output_gradients, n, out);
+        self.reached.store(true, Ordering::Relaxed);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match &mut *progress {
-            Progress::Once { rank, sketch, seed } => {
+            Progress::Once { rank, leading, seed } => {
                 let mut gradient = OuterProducts::new(out, inp);
-                let (products, width) = (2 * sketch.power + 2, *rank + sketch.oversampling);
                 gradient
                     .push(delta, x)
-                    .and_then(|()| {
-                        if gradient.is_cheaper_formed(products, width.min(out.min(inp))) {
-                            // This one layer's gradient, dropped right here.
-                            randomised_svd(&gradient.form(), *rank, *sketch, *seed)
-                        } else {
-                            randomised_svd(&gradient, *rank, *sketch, *seed)
-                        }
-                    })
+                    .and_then(|()| factored(&gradient, *rank, *leading, *seed))
                     .map(|sketched| Some(Progress::Done(Box::new(sketched))))
             }
+            // A layer that needs fewer passes than another is done before it.
+            Progress::Pass(iteration) if iteration.passes_left() == 0 => Ok(None),
             Progress::Pass(iteration) => iteration.absorb_outer(delta, x).map(|()| None),
-            Progress::Done(_) | Progress::Failed(_) => Ok(None),
+            Progress::Done(_) | Progress::Failed(_) | Progress::Taken => Ok(None),
         };
         match outcome {
             Ok(Some(next)) => *progress = next,
@@ -89,8 +92,30 @@ impl Observer for SiteTap {
     }
 }
 
+/// The leading triplets of one layer's gradient. Where the whole gradient is formed, it is dropped right here.
+fn factored(
+    gradient: &OuterProducts<'_>,
+    rank: usize,
+    leading: Leading,
+    seed: Seed,
+) -> Result<Sketched, LinalgError> {
+    let smaller = gradient.rows().min(gradient.cols());
+    if leading.is_exact(smaller) {
+        let whole = gradient.form();
+        let svd = svd_in_f64(whole.as_ref())?.head(rank);
+        return Ok(Sketched { svd, energy: energy(whole.as_ref()), exact: true });
+    }
+    let sketch = leading.sketch();
+    if gradient.is_cheaper_formed(2 * sketch.power + 2, (rank + sketch.oversampling).min(smaller)) {
+        randomised_svd(&gradient.form(), rank, sketch, seed)
+    } else {
+        randomised_svd(gradient, rank, sketch, seed)
+    }
+}
+
 /// Runs the model over the calibration batches and returns the leading `2·rank` triplets of each site's gradient (as
-/// many as its smaller side allows), after `power` power iterations ([`lowrank_init::Initialiser::power`]).
+/// many as its smaller side allows), found as the method asks ([`lowrank_init::Initialiser::leading`]): `leading(rank)`
+/// for a layer's rank.
 ///
 /// Dropout is off and the loss is the training loss: labels masked, mean over tokens. Where several batches are given,
 /// tokens weigh the same in all of them; the authors average the means of batches.
@@ -102,35 +127,46 @@ pub fn collect(
     plan: &Plan,
     batches: &[Calibration],
     recompute: Recompute,
-    power: usize,
+    leading: &dyn Fn(usize) -> Leading,
     seed: Seed,
 ) -> Result<Gradients, AttachError> {
     if batches.is_empty() {
         return Err(AttachError::NoCalibration);
     }
+    let exact = |site: &Site| leading(site.rank).exactness == Exactness::Exact;
+    if batches.len() > 1 && plan.sites.iter().any(exact) {
+        return Err(AttachError::ExactInPasses { batches: batches.len() });
+    }
     let mut taps: BTreeMap<String, Arc<SiteTap>> = BTreeMap::new();
     for site in &plan.sites {
         let width = site.shape[0].min(site.shape[1]);
         let rank = (2 * site.rank).min(width);
-        // Twice the triplets that are asked for, as the authors and PEFT: q = 4r.
-        let sketch = Sketch { oversampling: rank, power };
+        let leading = leading(site.rank);
         let seed = seed.at("gradient", &site.name);
         let progress = if batches.len() == 1 {
-            Progress::Once { rank, sketch, seed }
+            Progress::Once { rank, leading, seed }
         } else {
-            let q = (2 * rank).min(width);
-            let iteration = SubspaceIteration::start(seed, site.shape[0], site.shape[1], q, 2 * power + 2);
+            let (q, passes) = ((rank + leading.oversampling).min(width), 2 * leading.power + 2);
+            let iteration = SubspaceIteration::start(seed, site.shape[0], site.shape[1], q, passes);
             Progress::Pass(Box::new(
                 iteration.map_err(|source| AttachError::Evidence { site: site.name.clone(), source })?,
             ))
         };
         taps.insert(
             site.name.clone(),
-            Arc::new(SiteTap { shape: site.shape, progress: Mutex::new(progress) }),
+            Arc::new(SiteTap {
+                shape: site.shape,
+                progress: Mutex::new(progress),
+                reached: AtomicBool::new(false),
+            }),
         );
     }
     observe(model, &taps);
-    let outcome = run(model, &taps, batches, recompute, power);
+    let passes = match batches.len() {
+        1 => 1,
+        _ => plan.sites.iter().map(|site| 2 * leading(site.rank).power + 2).max().unwrap_or(0),
+    };
+    let outcome = run(model, &taps, batches, recompute, passes);
     observe(model, &BTreeMap::new());
     let (loss_sum, weight) = outcome?;
     if weight <= 0.0 {
@@ -140,10 +176,13 @@ pub fn collect(
     for site in &plan.sites {
         let Some(tap) = taps.remove(&site.name) else { continue };
         let evidence = |source| AttachError::Evidence { site: site.name.clone(), source };
-        let progress = std::mem::replace(
-            &mut *tap.progress.lock().unwrap_or_else(PoisonError::into_inner),
-            Progress::Once { rank: 0, sketch: Sketch { oversampling: 0, power: 0 }, seed },
-        );
+        if !tap.reached.load(Ordering::Relaxed) {
+            return Err(AttachError::NotReached { site: site.name.clone() });
+        }
+        let progress = {
+            let mut progress = tap.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *progress, Progress::Taken)
+        };
         let mut sketched = match progress {
             Progress::Done(sketched) => *sketched,
             Progress::Pass(iteration) => {
@@ -151,7 +190,9 @@ pub fn collect(
                 iteration.finish(rank, None).map_err(evidence)?
             }
             Progress::Failed(source) => return Err(evidence(source)),
-            Progress::Once { .. } => return Err(AttachError::NotReached { site: site.name.clone() }),
+            Progress::Once { .. } | Progress::Taken => {
+                return Err(AttachError::NotReached { site: site.name.clone() });
+            }
         };
         // δ came from the summed loss.
         sketched.svd.values.iter_mut().for_each(|value| *value /= weight);
@@ -167,9 +208,8 @@ fn run(
     taps: &BTreeMap<String, Arc<SiteTap>>,
     batches: &[Calibration],
     recompute: Recompute,
-    power: usize,
+    passes: usize,
 ) -> Result<(f64, f64), AttachError> {
-    let passes = if batches.len() == 1 { 1 } else { 2 * power + 2 };
     let (mut loss_sum, mut weight) = (0.0, 0.0);
     for pass in 0..passes {
         for batch in batches {
@@ -189,6 +229,7 @@ fn run(
         for tap in taps.values() {
             let mut progress = tap.progress.lock().unwrap_or_else(PoisonError::into_inner);
             if let Progress::Pass(iteration) = &mut *progress
+                && iteration.passes_left() > 0
                 && let Err(error) = iteration.end_pass()
             {
                 *progress = Progress::Failed(error);

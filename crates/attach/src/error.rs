@@ -24,7 +24,7 @@ pub enum AttachError {
         /// What is wrong.
         problem: String,
     },
-    /// A pattern is not a regular expression, or its value is no number.
+    /// A pattern without use.
     #[error("pattern \"{pattern}\": {problem}")]
     Pattern {
         /// As typed.
@@ -32,6 +32,9 @@ pub enum AttachError {
         /// What is wrong.
         problem: String,
     },
+    /// A pattern is not a regular expression that can be used.
+    #[error(transparent)]
+    Regex(#[from] lowrank_store::peft::PeftError),
     /// A rank that a layer cannot have.
     #[error(
         "rank {rank} at {site}: the weight is [{out}, {inp}], so the rank goes from 1 to {max}; lower --rank, or exclude the layer"
@@ -110,6 +113,42 @@ pub enum AttachError {
         model_out: usize,
         /// Columns of the weight.
         model_inp: usize,
+    },
+    /// Another number of starts than layers.
+    #[error("{have} stored starts for {want} layers; were they kept from another run?")]
+    Starts {
+        /// Starts given.
+        have: usize,
+        /// Layers of the plan.
+        want: usize,
+    },
+    /// A start with a matrix between its factors, which no form here trains.
+    #[error(
+        "{site}: {init} starts with a small matrix between the factors, which no form of this version has"
+    )]
+    Core {
+        /// The layer.
+        site: String,
+        /// The initialiser.
+        init: &'static str,
+    },
+    /// An adapter with more than two factors.
+    #[error(
+        "the adapter's {site} has a magnitude or a bias beside its factors, or sits on an embedding; this version applies \
+         plain low-rank factors of linear layers only"
+    )]
+    Beside {
+        /// The layer.
+        site: String,
+    },
+    /// An exact decomposition of a gradient that is never whole.
+    #[error(
+        "svd = exact needs the whole gradient of a layer at once, and {batches} calibration passes each see a part of it; \
+         take svd = fast, or one pass: --calibration at most --calibration-batch"
+    )]
+    ExactInPasses {
+        /// Calibration batches.
+        batches: usize,
     },
     /// The model failed.
     #[error(transparent)]

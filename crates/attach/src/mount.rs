@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use faer::{Mat, MatRef};
-use lowrank_adapt::{Form, Linear, Offset, Start as FormStart};
+use lowrank_adapt::{AdaptError, Adapter, Form, Linear, Offset, Start as FormStart};
 use lowrank_init::{Base, Evidence, Gradient, InitError, Initialiser, Site as InitSite, Start};
 use lowrank_linalg::{LowRank, to_rows};
 use lowrank_models::Decoder;
@@ -73,14 +73,18 @@ pub fn attach_stored(
     form: &dyn Form,
     name: &str,
 ) -> Result<Vec<Attached>, AttachError> {
+    if starts.len() != plan.sites.len() {
+        return Err(AttachError::Starts { have: starts.len(), want: plan.sites.len() });
+    }
     let sites: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
     let started: Vec<Started> = plan
         .sites
         .iter()
         .zip(starts)
         .map(|(site, start)| {
+            let weight = frozen(&sites, site)?;
             let base = match start.offset {
-                Offset::Base => Some(base_of(site, frozen(&sites, site)?, &start)?),
+                Offset::Base => Some(base_of(site, weight, &start)?),
                 Offset::None | Offset::Shadow => None,
             };
             Ok(Started { start, base, report: Report::default() })
@@ -106,22 +110,30 @@ fn subtracted(site: &Site, values: &[f32], start: &Start) -> Result<Matrix, Atta
 }
 
 fn matrix(site: &Site, values: &Mat<f32>) -> Result<Matrix, AttachError> {
-    let [model_out, model_inp] = site.shape;
     let (out, inp) = values.shape();
-    Matrix::from_f32(to_rows(values.as_ref()), site.shape).map_err(|_| AttachError::SiteShape {
-        site: site.name.clone(),
-        out,
-        inp,
-        model_out,
-        model_inp,
-    })
+    fits(&site.name, [out, inp], site.shape)?;
+    match Matrix::from_f32(to_rows(values.as_ref()), site.shape) {
+        Ok(matrix) => Ok(matrix),
+        Err(error) => unreachable!("a matrix has as many values as its shape says: {error}"),
+    }
 }
 
 fn frozen<'a>(sites: &BTreeMap<String, &'a Linear>, site: &Site) -> Result<&'a Matrix, AttachError> {
     let linear = sites.get(&site.name).ok_or_else(|| AttachError::UnknownSite(site.name.clone()))?;
-    linear.frozen().map_err(|source| AttachError::Adapt { site: site.name.clone(), source })
+    let weight = linear.frozen().map_err(|source| AttachError::Adapt { site: site.name.clone(), source })?;
+    fits(&site.name, site.shape, weight.shape())?;
+    Ok(weight)
 }
 
+/// Refuses a change that was planned, or made, for a layer of another shape.
+fn fits(site: &str, [out, inp]: [usize; 2], [model_out, model_inp]: [usize; 2]) -> Result<(), AttachError> {
+    if [out, inp] == [model_out, model_inp] {
+        return Ok(());
+    }
+    Err(AttachError::SiteShape { site: site.to_owned(), out, inp, model_out, model_inp })
+}
+
+/// Builds every adapter first and mounts them then, so that a layer that refuses its adapter leaves the model as it was.
 fn mount_all(
     model: &mut Decoder,
     plan: &Plan,
@@ -132,37 +144,64 @@ fn mount_all(
     let device = model.device().clone();
     let mut waiting: BTreeMap<&str, (&Site, Started)> =
         plan.sites.iter().zip(started).map(|(site, started)| (site.name.as_str(), (site, started))).collect();
-    let mut attached = Vec::with_capacity(plan.sites.len());
-    for (site_name, linear) in model.sites_mut() {
+    let (mut attached, mut built) = (Vec::with_capacity(plan.sites.len()), Vec::new());
+    for (site_name, linear) in model.sites() {
         let Some((site, Started { start, base, report })) = waiting.remove(site_name.as_str()) else {
             continue;
         };
-        if let Some(base) = base {
-            linear.replace_weight(base);
-        }
         let (initial, offset) = ((start.left.clone(), start.right.clone()), start.offset);
-        let variables = mount(linear, &site_name, start, site.scale, form, name, &device)?;
+        let adapter = build(linear, &site_name, base.as_ref(), start, site.scale, form, name, &device)?;
+        let variables = adapter.trainable();
+        built.push((site_name, base, adapter));
         attached.push(Attached { site: site.clone(), variables, report, initial, offset });
     }
+    if let Some(missing) = waiting.into_keys().next() {
+        return Err(AttachError::UnknownSite(missing.to_owned()));
+    }
+    put(model, built, name)?;
     Ok(attached)
 }
 
-/// Builds the form on one layer and puts it into the slot; gives its trainable tensors.
-fn mount(
-    linear: &mut Linear,
+/// The form on one layer, whose weight `base` will replace; refused where it could not be mounted.
+#[allow(clippy::too_many_arguments)] // One layer's part of everything that attaching takes.
+fn build(
+    linear: &Linear,
     site: &str,
+    base: Option<&Matrix>,
     start: FormStart,
     scale: f64,
     form: &dyn Form,
     name: &str,
     device: &Device,
-) -> Result<Vec<(&'static str, Var)>, AttachError> {
+) -> Result<Box<dyn Adapter>, AttachError> {
     let refused = |source| AttachError::Adapt { site: site.to_owned(), source };
-    let weight = linear.frozen().map_err(refused)?.clone();
-    let adapter = form.build(&weight, start, scale, device).map_err(refused)?;
-    let variables = adapter.trainable();
-    linear.mount(name, adapter).map_err(refused)?;
-    Ok(variables)
+    if linear.adapters().iter().any(|mounted| mounted.name == name) {
+        return Err(refused(AdaptError::Taken(name.to_owned())));
+    }
+    let weight = match base {
+        Some(base) => base,
+        None => linear.frozen().map_err(refused)?,
+    };
+    form.build(weight, start, scale, device).map_err(refused)
+}
+
+/// Puts built adapters into their slots.
+fn put(
+    model: &mut Decoder,
+    built: Vec<(String, Option<Matrix>, Box<dyn Adapter>)>,
+    name: &str,
+) -> Result<(), AttachError> {
+    let mut built = built.into_iter().peekable();
+    for (site, linear) in model.sites_mut() {
+        // Both lists are in the order of the model.
+        let Some((_, base, adapter)) = built.next_if(|(next, ..)| *next == site) else { continue };
+        let refused = |source| AttachError::Adapt { site: site.clone(), source };
+        if let Some(base) = base {
+            linear.replace_weight(base).map_err(refused)?;
+        }
+        linear.mount(name, adapter).map_err(refused)?;
+    }
+    Ok(())
 }
 
 struct Started {
@@ -191,17 +230,24 @@ fn start_site(
     if needs.contains(&Need::Gradient)
         && let Some(sketched) = gradients.and_then(|gradients| gradients.sites.get(&site.name))
     {
-        let energy = Some(sketched.energy);
+        // What is only estimated is not handed on as known.
+        let energy = sketched.exact.then_some(sketched.energy);
         seen = seen.with_gradient(Gradient::Factors { leading: sketched.svd.clone(), energy });
     }
     let start = initialiser.start(&seen, site.rank, seed.at("start", &site.name)).map_err(failed)?;
+    if !start.delta.is_finite() {
+        return Err(failed(InitError::Overflow { method: initialiser.card().name }));
+    }
+    if start.core.is_some() {
+        return Err(AttachError::Core { site: site.name.clone(), init: initialiser.card().name });
+    }
     let (offset, base) = match (&start.base, offset) {
-        (Base::Keep, _) => (Offset::None, None),
+        (Base::Keep, _) | (Base::Subtract, Offset::None) => (Offset::None, None),
         (Base::Subtract, Offset::Base) => {
             let values = values.unwrap_or_else(|| weight.to_f32());
             (Offset::Base, Some(subtracted(site, &values, &start)?))
         }
-        (Base::Subtract, _) => (Offset::Shadow, None),
+        (Base::Subtract, Offset::Shadow) => (Offset::Shadow, None),
         (Base::Replace(replacement), _) => (Offset::None, Some(matrix(site, replacement)?)),
     };
     let (left, right) = start.delta.to_rows();
@@ -211,7 +257,8 @@ fn start_site(
 /// Mounts trained factors as they are: `scale(module)` is the scale that their configuration says.
 ///
 /// # Errors
-/// [`AttachError::UnknownSite`] or [`AttachError::SiteShape`] when they were made for another model.
+/// [`AttachError::UnknownSite`] or [`AttachError::SiteShape`] when they were made for another model,
+/// [`AttachError::Beside`] for a magnitude or bias beside the factors. The model is then as it was.
 pub fn restore(
     model: &mut Decoder,
     factors: &[Factor],
@@ -219,29 +266,23 @@ pub fn restore(
     form: &dyn Form,
     name: &str,
 ) -> Result<(), AttachError> {
-    let shapes: BTreeMap<String, [usize; 2]> =
-        model.sites().into_iter().map(|(name, linear)| (name, linear.shape())).collect();
-    for factor in factors {
-        let Some(&[model_out, model_inp]) = shapes.get(&factor.module) else {
-            return Err(AttachError::UnknownSite(factor.module.clone()));
-        };
-        let (out, inp) = (factor.output, factor.input);
-        if factor.place != Place::Linear || (out, inp) != (model_out, model_inp) {
-            return Err(AttachError::SiteShape {
-                site: factor.module.clone(),
-                out,
-                inp,
-                model_out,
-                model_inp,
-            });
-        }
-    }
     let device = model.device().clone();
-    for (site, linear) in model.sites_mut() {
-        let Some(factor) = factors.iter().find(|factor| factor.module == site) else { continue };
+    let mut waiting: BTreeMap<&str, &Factor> =
+        factors.iter().map(|factor| (factor.module.as_str(), factor)).collect();
+    let mut built = Vec::with_capacity(factors.len());
+    for (site, linear) in model.sites() {
+        let Some(factor) = waiting.remove(site.as_str()) else { continue };
+        fits(&site, [factor.output, factor.input], linear.shape())?;
+        if factor.place != Place::Linear || factor.magnitude.is_some() || factor.bias.is_some() {
+            return Err(AttachError::Beside { site });
+        }
         let (left, right) = (factor.left.clone(), factor.right.clone());
         let start = FormStart { left, right, rank: factor.rank, offset: Offset::None };
-        mount(linear, &site, start, scale(&site), form, name, &device)?;
+        let adapter = build(linear, &site, None, start, scale(&site), form, name, &device)?;
+        built.push((site, None, adapter));
     }
-    Ok(())
+    if let Some(strange) = waiting.into_keys().next() {
+        return Err(AttachError::UnknownSite(strange.to_owned()));
+    }
+    put(model, built, name)
 }

@@ -88,9 +88,7 @@ impl Plan {
 
 /// The value of the first pattern that matches, by PEFT's rule.
 fn matched<T: Copy>(patterns: &[(String, T)], name: &str) -> Result<Option<T>, AttachError> {
-    let found = pattern_key(patterns.iter().map(|(pattern, _)| pattern.as_str()), name);
-    let found = found
-        .map_err(|error| AttachError::Pattern { pattern: name.to_owned(), problem: error.to_string() })?;
+    let found = pattern_key(patterns.iter().map(|(pattern, _)| pattern.as_str()), name)?;
     Ok(found.and_then(|key| patterns.iter().find(|(pattern, _)| pattern == key)).map(|(_, value)| *value))
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use lowrank_store::peft::{full_match, is_end};
 use regex::Regex;
 
 use crate::AttachError;
@@ -34,11 +35,7 @@ impl Selector {
         }
         if let Some(pattern) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
             // PEFT takes a full match.
-            let pattern = Regex::new(&format!("^(?:{pattern})$")).map_err(|error| AttachError::Pattern {
-                pattern: text.to_owned(),
-                problem: error.to_string(),
-            })?;
-            return Ok(Selector::Pattern(pattern));
+            return Ok(Selector::Pattern(full_match(pattern)?));
         }
         Ok(Selector::Suffixes(
             text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect(),
@@ -48,22 +45,17 @@ impl Selector {
     fn matches(&self, name: &str) -> bool {
         match self {
             Selector::AllLinear => name != "lm_head",
-            Selector::Suffixes(suffixes) => suffixes.iter().any(|suffix| is_suffix(name, suffix)),
+            Selector::Suffixes(suffixes) => suffixes.iter().any(|suffix| is_end(suffix, name)),
             Selector::Pattern(pattern) => pattern.is_match(name),
         }
     }
-}
-
-/// Whether `suffix` is the name or its last dotted parts.
-fn is_suffix(name: &str, suffix: &str) -> bool {
-    name == suffix || name.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
 }
 
 impl Targets {
     /// Parses what the user typed: targets, excludes, and block ranges such as `0-3,8`.
     ///
     /// # Errors
-    /// [`AttachError::Pattern`] or [`AttachError::Layers`].
+    /// [`AttachError::Regex`] or [`AttachError::Layers`].
     pub fn parse(include: &str, exclude: Option<&str>, layers: Option<&str>) -> Result<Targets, AttachError> {
         Ok(Targets {
             include: Selector::parse(include)?,
@@ -114,7 +106,7 @@ impl Selector {
             Selector::AllLinear => None,
             Selector::Suffixes(suffixes) if suffixes.is_empty() => Some(String::new()),
             Selector::Suffixes(suffixes) => {
-                suffixes.iter().find(|suffix| !names.iter().any(|name| is_suffix(name, suffix))).cloned()
+                suffixes.iter().find(|suffix| !names.iter().any(|name| is_end(suffix, name))).cloned()
             }
             Selector::Pattern(pattern) => {
                 (!names.iter().any(|name| pattern.is_match(name))).then(|| pattern.as_str().to_owned())
@@ -189,7 +181,9 @@ mod tests {
         assert_eq!(select("mlp.up_proj", None, None).unwrap().len(), 3);
         assert!(select("proj", None, None).unwrap_err().contains("matches no linear layer"));
         assert_eq!(select(r"/.*\.1\.mlp\..*/", None, None).unwrap(), ["model.layers.1.mlp.up_proj"]);
-        assert!(select("/mlp/", None, None).is_err());
+        assert!(select("/mlp/", None, None).unwrap_err().contains("matches no linear layer"));
+        // No pattern by itself, though it would be one between parentheses.
+        assert!(select("/.*q_proj)|(?:.*mlp.*/", None, None).unwrap_err().contains("q_proj)|(?:"));
     }
 
     #[test]

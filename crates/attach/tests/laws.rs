@@ -3,24 +3,29 @@
 
 use lowrank_adapt::{Form, Offset};
 use lowrank_attach::{
-    Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect, restore,
+    AttachError, Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect,
+    restore,
 };
-use lowrank_init::Initialiser;
+use lowrank_init::{Exactness, InitError, Initialiser, Leading};
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::{Need, Promise, Seed};
 use lowrank_store::peft::Factor;
 use lowrank_tensor::ops::{Layout, Targets};
-use lowrank_tensor::{cpu, to_rows};
+use lowrank_tensor::{Matrix, cpu, to_rows};
 
 const VOCABULARY: usize = 60;
 /// Even: the orthogonal start halves it.
 const RANK: usize = 4;
 
 fn model() -> Decoder {
+    built(true)
+}
+
+fn built(tied: bool) -> Decoder {
     let config = serde_json::json!({
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
-        "max_position_embeddings": 64, "tie_word_embeddings": true
+        "max_position_embeddings": 64, "tie_word_embeddings": tied
     });
     Decoder::random(Config::from_json(&config).unwrap(), Seed(2), &cpu()).unwrap()
 }
@@ -48,8 +53,12 @@ fn calibration(rows: usize, name: &str) -> Calibration {
     }
 }
 
+fn leading(rank: usize) -> Leading {
+    lowrank_init::methods::LoraGa::DEFAULT.leading(rank)
+}
+
 fn evidence(model: &mut Decoder, plan: &Plan, batches: &[Calibration]) -> Gradients {
-    collect(model, plan, batches, Recompute::Nothing, 2, Seed(8)).unwrap()
+    collect(model, plan, batches, Recompute::Nothing, &leading, Seed(8)).unwrap()
 }
 
 fn started(
@@ -86,7 +95,9 @@ fn every_pair_keeps_its_promise_at_step_0() {
                 match initialiser.card().promise {
                     Promise::Zero => assert!(moved == 0.0, "{name}: {moved:e}"),
                     Promise::Exact => assert!(moved < 2e-4, "{name}: {moved:e}"),
-                    Promise::Within(_) | Promise::None => {}
+                    // Of the weight's entries; the logits add a few hundred of those up.
+                    Promise::Within(part) => assert!(f64::from(moved) < 200.0 * part, "{name}: {moved:e}"),
+                    Promise::None => {}
                 }
                 // The start's own factors are not zero on at least one side, or nothing could be trained.
                 for each in &attached {
@@ -172,8 +183,7 @@ fn stored_factors_are_mounted_as_they_are() {
 }
 
 /// The whole gradient of every site, by training the weights themselves.
-fn whole_gradients(batch: &Calibration) -> Vec<(String, Vec<f32>)> {
-    let mut model = model();
+fn whole_gradients(mut model: Decoder, batch: &Calibration) -> Vec<(String, Vec<f32>)> {
     let variables = model.train_all().unwrap();
     let mut found = Vec::new();
     let passed = model
@@ -211,7 +221,7 @@ fn evidence_is_the_leading_part_of_the_whole_gradient() {
         for (name, sketched) in &seen.sites {
             let mut whole: Vec<f32> = Vec::new();
             for batch in given {
-                let gradients = whole_gradients(batch);
+                let gradients = whole_gradients(built(true), batch);
                 let (_, gradient) = gradients.iter().find(|(site, _)| site == name).unwrap();
                 whole.resize(gradient.len(), 0.0);
                 let share = weight(batch) / total;
@@ -219,8 +229,14 @@ fn evidence_is_the_leading_part_of_the_whole_gradient() {
             }
             let site = plan.sites.iter().find(|site| site.name == *name).unwrap();
             let [out, inp] = site.shape;
-            let exact =
-                lowrank_linalg::svd_in_f64(faer::MatRef::from_row_major_slice(&whole, out, inp)).unwrap();
+            let whole_matrix = faer::MatRef::from_row_major_slice(&whole, out, inp);
+            let exact = lowrank_linalg::svd_in_f64(whole_matrix).unwrap();
+            // Uᵀ·G·V is the diagonal of the values: the vectors are those of the gradient.
+            let core = sketched.svd.left.transpose() * whole_matrix * sketched.svd.right.transpose();
+            for (i, j) in (0..core.nrows()).flat_map(|i| (0..core.ncols()).map(move |j| (i, j))) {
+                let wanted = if i == j { sketched.svd.values[i] } else { 0.0 };
+                assert!((f64::from(core[(i, j)]) - wanted).abs() < 2e-2 * exact.values[0], "{name} {i} {j}");
+            }
             for (found, exact) in sketched.svd.values.iter().zip(&exact.values) {
                 assert!((found - exact).abs() < 2e-2 * exact, "{name}: {found} {exact}");
             }
@@ -228,9 +244,9 @@ fn evidence_is_the_leading_part_of_the_whole_gradient() {
             assert!(!sketched.exact || (sketched.energy - energy).abs() < 1e-3 * energy, "{name}");
             ratios.push(sketched.energy / energy);
         }
-        // Over several passes each is an unbiased estimate of relative deviation below sqrt(2 / 16).
+        // Over several passes each is an estimate from at least 8 columns, of relative deviation below sqrt(2 / 8).
         let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-        assert!((mean - 1.0).abs() < 3.0 * (2.0_f64 / 16.0 / ratios.len() as f64).sqrt(), "{mean}");
+        assert!((mean - 1.0).abs() < 3.0 * (2.0_f64 / 8.0 / ratios.len() as f64).sqrt(), "{mean}");
     }
 }
 
@@ -238,7 +254,7 @@ fn evidence_is_the_leading_part_of_the_whole_gradient() {
 fn the_first_step_of_lora_ga_is_the_best_of_its_rank_through_the_whole_model() {
     // Spec 6.5: cos(first step, G) = sqrt(sum of the 2r leading squared singular values / sum of all).
     let batch = calibration(4, "calibration");
-    let whole = whole_gradients(&batch);
+    let whole = whole_gradients(built(true), &batch);
     let mut model = model();
     let attached =
         started(&mut model, &lowrank_init::methods::LoraGa::DEFAULT, lowrank_adapt::ALL[0], Offset::Shadow);
@@ -285,12 +301,130 @@ fn the_first_step_of_lora_ga_is_the_best_of_its_rank_through_the_whole_model() {
 }
 
 #[test]
+fn the_head_has_a_gradient_of_its_own() {
+    // A bare head is left out of the loss's forward; under observation it is not.
+    let batches = [calibration(3, "first"), calibration(3, "second")];
+    let mut model = built(false);
+    let chosen = Chosen::parse("lm_head,q_proj", None, None).unwrap();
+    let plan = Plan::new(&model, &chosen, 3, 7.0, true, &[], &[]).unwrap();
+    for given in [&batches[..1], &batches[..]] {
+        let seen = evidence(&mut model, &plan, given);
+        let mut whole = vec![0.0_f32; VOCABULARY * 24];
+        for batch in given {
+            let gradients = whole_gradients(built(false), batch);
+            let (_, gradient) = gradients.iter().find(|(site, _)| site == "lm_head").unwrap();
+            // Batches with equally many targets.
+            whole.iter_mut().zip(gradient).for_each(|(sum, more)| *sum += more / given.len() as f32);
+        }
+        let exact =
+            lowrank_linalg::svd_in_f64(faer::MatRef::from_row_major_slice(&whole, VOCABULARY, 24)).unwrap();
+        for (found, exact) in seen.sites["lm_head"].svd.values.iter().zip(&exact.values) {
+            assert!((found - exact).abs() < 2e-2 * exact, "{found} {exact}");
+        }
+    }
+}
+
+#[test]
+fn an_exact_decomposition_is_exact_and_takes_one_pass() {
+    let mut model = model();
+    let plan = plan(&model);
+    let exact = |rank| Leading { exactness: Exactness::Exact, ..leading(rank) };
+    let batches = [calibration(4, "first"), calibration(2, "second")];
+    let seen = collect(&mut model, &plan, &batches[..1], Recompute::Nothing, &exact, Seed(8)).unwrap();
+    for (name, gradient) in whole_gradients(built(true), &batches[0]) {
+        let Some(found) = seen.sites.get(&name) else { continue };
+        let [out, inp] = plan.sites.iter().find(|site| site.name == name).unwrap().shape;
+        let svd =
+            lowrank_linalg::svd_in_f64(faer::MatRef::from_row_major_slice(&gradient, out, inp)).unwrap();
+        for (found, wanted) in found.svd.values.iter().zip(&svd.values) {
+            assert!((found - wanted).abs() < 1e-5 * svd.values[0], "{name}: {found} {wanted}");
+        }
+    }
+    let refused = collect(&mut model, &plan, &batches, Recompute::Nothing, &exact, Seed(8));
+    assert!(matches!(refused, Err(AttachError::ExactInPasses { batches: 2 })));
+}
+
+#[test]
 fn missing_evidence_is_an_error() {
     let mut model = model();
     let plan = plan(&model);
     let start = lowrank_init::methods::LoraGa::DEFAULT;
     let form = lowrank_adapt::ALL[0];
-    assert!(attach(&mut model, &plan, &start, form, Offset::Shadow, None, Seed(3), "a").is_err());
+    let mut partial = evidence(&mut model, &plan, &[calibration(4, "calibration")]);
+    partial.sites.remove(&plan.sites[3].name);
+    for (gradients, missing) in [(None, &plan.sites[0].name), (Some(&partial), &plan.sites[3].name)] {
+        let refused = attach(&mut model, &plan, &start, form, Offset::Shadow, gradients, Seed(3), "a");
+        let Err(AttachError::Init { site, source: InitError::Missing { need: Need::Gradient, .. } }) =
+            refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(&site, missing);
+    }
     assert!(model.sites().iter().all(|(_, linear)| linear.adapters().is_empty()), "nothing was mounted");
-    assert!(collect(&mut model, &plan, &[], Recompute::Nothing, 2, Seed(8)).is_err());
+    let none = collect(&mut model, &plan, &[], Recompute::Nothing, &leading, Seed(8));
+    assert!(matches!(none, Err(AttachError::NoCalibration)));
+}
+
+#[test]
+fn what_cannot_be_mounted_leaves_the_model_as_it_was() {
+    let mut model = model();
+    let (plan, form) = (plan(&model), lowrank_adapt::ALL[0]);
+    let pissa = lowrank_init::methods::Pissa::DEFAULT;
+    // The last layer has an adapter of this name already.
+    let mut one = plan.clone();
+    one.sites.drain(..one.sites.len() - 1);
+    attach(&mut model, &one, &pissa, form, Offset::Shadow, None, Seed(3), "a").unwrap();
+    let weights = |model: &Decoder| -> Vec<Vec<f32>> {
+        model.sites().iter().map(|(_, linear)| linear.frozen().unwrap().to_f32()).collect()
+    };
+    let before = weights(&model);
+    let refused = attach(&mut model, &plan, &pissa, form, Offset::Base, None, Seed(3), "a");
+    assert!(matches!(refused, Err(AttachError::Adapt { .. })), "{refused:?}");
+    assert!(weights(&model) == before);
+    assert_eq!(model.sites().iter().filter(|(_, linear)| !linear.adapters().is_empty()).count(), 1);
+}
+
+#[test]
+fn starts_and_plans_of_another_model_are_refused() {
+    let (mut model, form) = (model(), lowrank_adapt::ALL[0]);
+    let (plan, pissa) = (plan(&model), lowrank_init::methods::Pissa::DEFAULT);
+    let short = attach_stored(&mut model, &plan, Vec::new(), form, "a");
+    assert!(matches!(short, Err(AttachError::Starts { have: 0, want: 14 })), "{short:?}");
+    let mut attached_to = |change: &dyn Fn(&mut lowrank_attach::Site)| {
+        let mut other = plan.clone();
+        change(&mut other.sites[4]);
+        attach(&mut model, &other, &pissa, form, Offset::Shadow, None, Seed(3), "a").unwrap_err()
+    };
+    assert!(matches!(attached_to(&|site| site.name.push('x')), AttachError::UnknownSite(_)));
+    assert!(matches!(attached_to(&|site| site.shape[0] += 2), AttachError::SiteShape { .. }));
+}
+
+#[test]
+fn a_start_that_cannot_learn_or_overflows_is_refused() {
+    let mut model = model();
+    let plan = plan(&model);
+    for (_, linear) in model.sites_mut() {
+        let shape = linear.shape();
+        let zero = Matrix::from_f32(vec![0.0; shape[0] * shape[1]], shape).unwrap();
+        linear.replace_weight(zero).unwrap();
+    }
+    let form = lowrank_adapt::ALL[0];
+    let refused = |name: &str, option: (&str, &str)| {
+        let method = lowrank_init::by_name(name, [option]).unwrap();
+        attach(&mut built(true), &plan, &*method, form, Offset::Shadow, None, Seed(3), "a").unwrap_err()
+    };
+    let huge = refused("orthogonal", ("width", "1e300"));
+    assert!(matches!(huge, AttachError::Init { source: InitError::Overflow { .. }, .. }), "{huge}");
+    let pissa = lowrank_init::methods::Pissa::DEFAULT;
+    let zero = attach(&mut model, &plan, &pissa, form, Offset::Shadow, None, Seed(3), "a").unwrap_err();
+    assert!(matches!(zero, AttachError::Init { source: InitError::ZeroWeight { .. }, .. }), "{zero}");
+}
+
+#[test]
+fn a_pattern_that_is_none_is_named_as_it_was_typed() {
+    let model = model();
+    let chosen = Chosen::parse("all-linear", None, None).unwrap();
+    let refused = Plan::new(&model, &chosen, 4, 7.0, true, &[("(=2".to_owned(), 2)], &[]).unwrap_err();
+    assert!(refused.to_string().contains("(=2"), "{refused}");
 }

@@ -57,7 +57,7 @@ pub enum InitError {
     },
     /// A scale that no start can be divided by.
     #[error(
-        "{method}: scale {scale} (alpha/r or alpha/sqrt(r)) is not a positive number; give a positive alpha"
+        "{method}: scale {scale} (alpha/r or alpha/sqrt(r)) is not a positive number of f32; give a positive alpha of usual size"
     )]
     Scale {
         /// The method.
@@ -89,6 +89,32 @@ pub enum InitError {
          layer and that its labels are not all ignored, exclude this site, or start it with kaiming"
     )]
     ZeroGradient {
+        /// The method.
+        method: &'static str,
+    },
+    /// A weight that is zero everywhere, where the start takes its size or its directions from it.
+    #[error(
+        "{method}: the weight of this site is zero everywhere, so a start made of it is zero and never learns; exclude this \
+         site, or start it with kaiming"
+    )]
+    ZeroWeight {
+        /// The method.
+        method: &'static str,
+    },
+    /// Directions of a gradient that it does not have, where their values are divided by.
+    #[error(
+        "{method}: the gradient of this site has too small a rank for this choice, which divides by a singular value of \
+         zero; lower the rank, show it more samples, or take another scale"
+    )]
+    NoDirection {
+        /// The method.
+        method: &'static str,
+    },
+    /// A start whose numbers do not fit into f32.
+    #[error(
+        "{method}: the start's entries are not finite numbers in f32; choose a smaller size (see `lowrank explain {method}`)"
+    )]
+    Overflow {
         /// The method.
         method: &'static str,
     },

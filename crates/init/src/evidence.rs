@@ -31,13 +31,14 @@ impl Site {
         value / self.scale
     }
 
-    /// Refuses ranks from outside `1..=min(out, in)` and scales that are not positive numbers.
+    /// Refuses ranks from outside `1..=min(out, in)` and scales that are not positive numbers of f32.
     pub(crate) fn check(&self, method: &'static str, rank: usize) -> Result<(), InitError> {
         let Site { out, inp, scale } = *self;
         if rank == 0 || rank > out.min(inp) {
             return Err(InitError::Rank { method, rank, out, inp });
         }
-        if !(scale.is_finite() && scale > 0.0) {
+        // The change is multiplied in f32.
+        if !(scale > 0.0 && (scale as f32).is_normal()) {
             return Err(InitError::Scale { method, scale });
         }
         Ok(())

@@ -4,7 +4,7 @@ use faer::{Mat, MatRef};
 use lowrank_linalg::{LowRank, multiply};
 use lowrank_record::{Card, Need, Report, Seed};
 
-use crate::{Evidence, InitError, Options, Site};
+use crate::{Evidence, Exactness, InitError, Leading, Options, Site};
 
 /// Chooses where an adapter starts: a pure function of evidence, rank and seed.
 pub trait Initialiser: Send + Sync {
@@ -30,10 +30,10 @@ pub trait Initialiser: Send + Sync {
         site.check(self.card().name, rank)
     }
 
-    /// Power iterations that the leading factors of its gradient should have seen: two where it takes a subspace, more
-    /// where single directions matter.
-    fn power(&self) -> usize {
-        2
+    /// How the leading `2·rank` triplets of its gradient are found: twice as many columns (q = 4r, as the authors of
+    /// LoRA-GA and PEFT) and two power iterations where it takes a subspace, more where single directions matter.
+    fn leading(&self, rank: usize) -> Leading {
+        Leading { exactness: Exactness::Fast, oversampling: 2 * rank, power: 2 }
     }
 
     /// The choices in force, as `(name, value)` that [`crate::by_name`] reads back: for recipes and adapter files.

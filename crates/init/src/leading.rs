@@ -9,11 +9,11 @@ use crate::{InitError, Named};
 /// Whether to pay for the full decomposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exactness {
-    /// Exact up to 512 on the shorter side (a tenth of a second), fast above.
+    /// Exact up to 512 on the shorter side, fast above.
     Auto,
-    /// All singular values in f64, whatever it costs: about a minute at 4096².
+    /// All singular values in f64, whatever it costs: of the order of out·in·min(out, in) operations.
     Exact,
-    /// Randomised subspace iteration: ten to a hundred times cheaper at small ranks.
+    /// Randomised subspace iteration: of the order of out·in·rank operations.
     Fast,
 }
 
@@ -37,6 +37,18 @@ pub struct Leading {
 }
 
 impl Leading {
+    /// Whether a matrix with this many values on its shorter side is decomposed exactly.
+    #[must_use]
+    pub fn is_exact(&self, shorter: usize) -> bool {
+        self.exactness == Exactness::Exact || (self.exactness == Exactness::Auto && shorter <= AUTO)
+    }
+
+    /// The randomised decomposition, where it is not exact.
+    #[must_use]
+    pub fn sketch(&self) -> Sketch {
+        Sketch { oversampling: self.oversampling, power: self.power }
+    }
+
     /// The leading `count` triplets of `matrix: [out, in]`, its energy, and which way was taken.
     ///
     /// # Errors
@@ -48,13 +60,11 @@ impl Leading {
         count: usize,
         seed: Seed,
     ) -> Result<(Sketched, Exactness), InitError> {
-        let shorter = matrix.nrows().min(matrix.ncols());
-        if self.exactness == Exactness::Exact || (self.exactness == Exactness::Auto && shorter <= AUTO) {
+        if self.is_exact(matrix.nrows().min(matrix.ncols())) {
             let svd = svd_in_f64(matrix).map_err(InitError::linalg(method))?.head(count);
             return Ok((Sketched { svd, energy: energy(matrix), exact: true }, Exactness::Exact));
         }
-        let sketch = Sketch { oversampling: self.oversampling, power: self.power };
-        let found = randomised_svd(&matrix, count, sketch, seed).map_err(InitError::linalg(method))?;
+        let found = randomised_svd(&matrix, count, self.sketch(), seed).map_err(InitError::linalg(method))?;
         Ok((found, Exactness::Fast))
     }
 }

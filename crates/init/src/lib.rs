@@ -3,7 +3,7 @@
 //! A [`Start`] is `left [out, r]` and `right [r, in]`, the trainable factors themselves, *before* the scale: the change
 //! of the weight is `scale · left · right`, and the scale is applied by whoever applies the change. Some papers choose
 //! factors by what the change should be (PiSSA's `scale · left · right` is the best approximation of W), so the scale is
-//! part of the problem, [`Site::scale`], and only [`Site`] divides by it.
+//! part of the problem, [`Site::scale`].
 //!
 //! A new method is its file in `methods` and its line in [`ALL`].
 //!

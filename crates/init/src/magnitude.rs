@@ -46,7 +46,7 @@ impl Magnitude {
     /// The number c.
     ///
     /// # Errors
-    /// [`InitError::Missing`] without the weight where it is needed, [`InitError::Linalg`].
+    /// [`InitError::Missing`] without the weight where it is needed, [`InitError::ZeroWeight`], [`InitError::Linalg`].
     pub fn factor(
         self,
         method: &'static str,
@@ -62,6 +62,9 @@ impl Magnitude {
             Magnitude::Unit => 1.0,
             Magnitude::WeightSvd => {
                 let values = weight_values(method, seen, rank, seed)?;
+                if values[0] <= 0.0 {
+                    return Err(InitError::ZeroWeight { method });
+                }
                 values.iter().map(|&value| site.unscaled(value).sqrt()).sum::<f64>() / rank as f64
             }
         })

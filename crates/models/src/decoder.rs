@@ -111,6 +111,11 @@ impl Block {
     }
 }
 
+/// Whether a head is only its weight: then losses are computed without the logits, and past its own forward.
+fn is_bare(head: &Linear) -> bool {
+    head.adapters().is_empty() && head.bias().is_none() && !head.is_observed()
+}
+
 impl Decoder {
     /// Every linear layer with its checkpoint name (`model.layers.0.self_attn.q_proj`), in a fixed order; an own head
     /// comes last, as `lm_head`.
@@ -268,7 +273,7 @@ impl Decoder {
     /// The head, when it is trained itself and has no adapters.
     fn trained_head(&self) -> Option<&Var> {
         let weight = match (&self.head, &self.embedding) {
-            (Some(head), _) if head.adapters().is_empty() && head.bias().is_none() => head.weight(),
+            (Some(head), _) if is_bare(head) => head.weight(),
             (Some(_), _) => return None,
             (None, embedding) => embedding,
         };
@@ -281,7 +286,7 @@ impl Decoder {
     /// The head, when nothing is trained on it.
     fn frozen_head(&self) -> Option<&Matrix> {
         match (&self.head, &self.embedding) {
-            (Some(head), _) if head.adapters().is_empty() && head.bias().is_none() => head.frozen().ok(),
+            (Some(head), _) if is_bare(head) => head.frozen().ok(),
             (None, Weight::Frozen(matrix)) => Some(matrix),
             _ => None,
         }
@@ -324,7 +329,7 @@ impl Decoder {
     /// stay as they are.
     ///
     /// # Errors
-    /// [`ModelError::Adapt`] while an adapter is merged.
+    /// [`ModelError::Adapt`] while a layer holds adapters.
     pub fn train_all(&mut self) -> Result<Vec<(String, Var)>, ModelError> {
         let device = self.device.clone();
         let mut variables = Vec::new();

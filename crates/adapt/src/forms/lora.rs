@@ -46,8 +46,9 @@ impl Form for Lora {
     ) -> Result<Box<dyn Adapter>, AdaptError> {
         let [out, inp] = base.shape();
         let Start { left, right, rank, offset } = start;
-        if rank == 0 || rank > out.min(inp) {
-            return Err(AdaptError::Rank { rank, out, inp });
+        // A rank above the weight's is wasteful, not wrong: an exported offset has twice the rank of its start.
+        if rank == 0 {
+            return Err(AdaptError::Rank);
         }
         if left.len() != out * rank || right.len() != rank * inp {
             return Err(AdaptError::Shape { left: left.len(), right: right.len(), rank, out, inp });
@@ -60,7 +61,6 @@ impl Form for Lora {
                 device,
             ),
             right: from_rows(right.clone(), [rank, inp], device),
-            factors: (left.clone(), right.clone()),
         });
         let left = Var::new(left, [out, rank], device);
         let right = Var::new(right, [rank, inp], device);
@@ -80,7 +80,6 @@ struct Origin {
     taken_back: Tensor<2>,
     /// `right₀`.
     right: Tensor<2>,
-    factors: (Vec<f32>, Vec<f32>),
 }
 
 impl LoraAdapter {
@@ -97,18 +96,6 @@ impl LoraAdapter {
 }
 
 impl Adapter for LoraAdapter {
-    fn form(&self) -> &'static str {
-        CARD.name
-    }
-
-    fn rank(&self) -> usize {
-        self.right.shape()[0]
-    }
-
-    fn scale(&self) -> f64 {
-        self.scale
-    }
-
     fn apply(&self, _base: &Matrix, x: &Tensor<2>) -> Tensor<2> {
         let LowRankPath { left, right } = self.path();
         // (x rightᵀ) leftᵀ: 2·n·r·(in + out) flops instead of 2·n·in·out.
@@ -126,9 +113,5 @@ impl Adapter for LoraAdapter {
 
     fn trainable(&self) -> Vec<(&'static str, Var)> {
         vec![("right", self.right.clone()), ("left", self.left.clone())]
-    }
-
-    fn origin(&self) -> Option<(&[f32], &[f32])> {
-        self.origin.as_ref().map(|origin| (&origin.factors.0[..], &origin.factors.1[..]))
     }
 }

@@ -7,7 +7,7 @@ use lowrank_attach::{
     Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect,
 };
 use lowrank_eval::layout;
-use lowrank_init::Initialiser;
+use lowrank_init::{Initialiser, Leading};
 use lowrank_models::Recompute;
 use lowrank_record::{Need, Seed};
 use lowrank_task::{Batching, Example, Layout};
@@ -157,7 +157,7 @@ impl Prepared {
         let (mut gradients, mut evidence_peak) = (None, None);
         if initialiser.needs().contains(&Need::Gradient) {
             progress.reset_peak();
-            gradients = Some(self.gradients(options, initialiser.power(), seed)?);
+            gradients = Some(self.gradients(options, &|rank| initialiser.leading(rank), seed)?);
             evidence_peak = progress.peak_memory();
         }
         let offset = if options.offset_in_base() { Offset::Base } else { Offset::Shadow };
@@ -180,7 +180,12 @@ impl Prepared {
     }
 
     /// The leading factors of the gradient of each layer, on the first sequences of the training order.
-    fn gradients(&mut self, options: &Tune, power: usize, seed: Seed) -> Result<Gradients, AppError> {
+    fn gradients(
+        &mut self,
+        options: &Tune,
+        leading: &dyn Fn(usize) -> Leading,
+        seed: Seed,
+    ) -> Result<Gradients, AppError> {
         let examples: Vec<Example> = match &options.calibration_tokens {
             Some(file) => token_rows(file, &self.model)?.into_iter().map(whole_row).collect(),
             None => {
@@ -207,7 +212,7 @@ impl Prepared {
             &self.plan,
             &calibration,
             self.recompute,
-            power,
+            leading,
             seed.at("init", "evidence"),
         )
         .input("collecting gradients")
@@ -220,7 +225,7 @@ impl Prepared {
             std::mem::take(&mut self.originals).into_iter().collect();
         for (name, linear) in self.model.decoder.sites_mut() {
             if let Some(original) = originals.remove(&name) {
-                linear.replace_weight(original);
+                linear.replace_weight(original).while_doing(&name)?;
             }
         }
         Ok(())

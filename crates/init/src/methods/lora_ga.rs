@@ -18,7 +18,7 @@
 mod card;
 
 use faer::Mat;
-use lowrank_linalg::{LowRank, Sketched, Svd, multiply};
+use lowrank_linalg::{LowRank, Sketched, Svd, finite, multiply};
 use lowrank_record::{Card, Need, Report, Seed};
 
 pub use card::{Direction, Variant};
@@ -43,7 +43,7 @@ pub struct LoraGa {
     pub gamma: f64,
     /// Whether the start is shrunk so that no entry exceeds the largest entry of the weight.
     pub norm_clip: bool,
-    /// How an exact gradient is decomposed.
+    /// How the gradient is decomposed.
     pub svd: Exactness,
 }
 
@@ -62,14 +62,21 @@ impl LoraGa {
     };
 
     /// The leading 2r triplets, and the gradient's energy where it is known.
-    fn leading(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<(Svd, Option<f64>), InitError> {
+    fn triplets(
+        &self,
+        seen: &Evidence<'_>,
+        rank: usize,
+        seed: Seed,
+    ) -> Result<(Svd, Option<f64>), InitError> {
         let want = 2 * rank;
         match seen.gradient(CARD.name)? {
             Gradient::Exact(matrix) => {
-                // q = 4r and four iterations, as the reference code.
-                let leading = Leading { exactness: self.svd, oversampling: want, power: 4 };
-                let (Sketched { svd, energy, .. }, _) =
-                    leading.of(CARD.name, *matrix, want, seed.at("start", "gradient"))?;
+                let (Sketched { svd, energy, .. }, _) = Initialiser::leading(self, rank).of(
+                    CARD.name,
+                    *matrix,
+                    want,
+                    seed.at("start", "gradient"),
+                )?;
                 Ok((svd, Some(energy)))
             }
             Gradient::Factors { leading, energy } => {
@@ -113,7 +120,16 @@ impl LoraGa {
             Magnitude::Stable => (Magnitude::stable(seen.site().out, self.gamma), 1.0),
             Magnitude::Gd => (seen.site().unscaled(1.0), seen.site().unscaled(1.0)),
             Magnitude::Unit => (1.0, 1.0),
-            Magnitude::WeightSvd => (weight_values(CARD.name, seen, 1, seed)?[0] / of_left[0], 1.0),
+            Magnitude::WeightSvd => {
+                let weight = weight_values(CARD.name, seen, 1, seed)?[0];
+                if weight <= 0.0 {
+                    return Err(InitError::ZeroWeight { method: CARD.name });
+                }
+                if of_left[0] <= 0.0 {
+                    return Err(InitError::NoDirection { method: CARD.name });
+                }
+                (weight / of_left[0], 1.0)
+            }
         };
         Ok((of_left.iter().map(|value| value * left).collect(), vec![right; rank]))
     }
@@ -137,9 +153,10 @@ impl Initialiser for LoraGa {
         Ok(())
     }
 
-    fn power(&self) -> usize {
+    fn leading(&self, rank: usize) -> Leading {
         // The paper's factors are subspaces; PEFT's scale each direction by its singular value, and it iterates four times.
-        if self.variant == Variant::PeftCompat { 4 } else { 2 }
+        let power = if self.variant == Variant::PeftCompat { 4 } else { 2 };
+        Leading { exactness: self.svd, oversampling: 2 * rank, power }
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
@@ -167,7 +184,7 @@ impl Initialiser for LoraGa {
     fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
         let site = seen.site();
         self.admits(site, rank)?;
-        let (svd, energy) = self.leading(seen, rank, seed)?;
+        let (svd, energy) = self.triplets(seen, rank, seed)?;
         if svd.values[0] <= 0.0 {
             return Err(InitError::ZeroGradient { method: CARD.name });
         }
@@ -198,7 +215,11 @@ impl Initialiser for LoraGa {
             );
         }
         if self.norm_clip {
-            let ratio = largest(seen.weight(CARD.name)?) / (site.scale * largest_product(&delta));
+            let weight = largest(finite_weight(seen)?);
+            if weight <= 0.0 {
+                return Err(InitError::ZeroWeight { method: CARD.name });
+            }
+            let ratio = weight / (site.scale * largest_product(&delta));
             if ratio < 1.0 {
                 for size in left_sizes.iter_mut().chain(&mut right_sizes) {
                     *size *= ratio.sqrt();
@@ -232,6 +253,13 @@ fn first_step_cosine(
     let inner: f64 = step.iter().zip(values).map(|(d, value)| d * value).sum();
     let norm = step.iter().map(|d| d * d).sum::<f64>().sqrt();
     inner / (norm * energy.sqrt())
+}
+
+/// The weight, if all of it is numbers: a maximum would pass over NaN.
+fn finite_weight<'a>(seen: &Evidence<'a>) -> Result<faer::MatRef<'a, f32>, InitError> {
+    let weight = seen.weight(CARD.name)?;
+    finite(weight).map_err(InitError::linalg(CARD.name))?;
+    Ok(weight)
 }
 
 /// The largest magnitude of the entries.

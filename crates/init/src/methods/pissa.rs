@@ -77,6 +77,9 @@ impl Initialiser for Pissa {
         let weight = seen.weight(CARD.name)?;
         let leading = Leading { exactness: self.svd, oversampling: (rank / 2).max(8), power: self.power };
         let (found, taken) = leading.of(CARD.name, weight, rank, seed.at("start", "weight"))?;
+        if found.svd.values[0] <= 0.0 {
+            return Err(InitError::ZeroWeight { method: CARD.name });
+        }
         let report = Report::default()
             .with("svd", taken.name())
             .with("largest singular value", found.svd.values[0])

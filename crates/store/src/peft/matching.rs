@@ -7,6 +7,14 @@ use super::{AdapterConfig, PeftError, Targets};
 /// A pattern of a file must not make a regular expression of any size.
 const SIZE_LIMIT: usize = 1 << 20;
 
+/// PEFT's `re.fullmatch` of a `target_modules` that is a text.
+///
+/// # Errors
+/// [`PeftError::Pattern`] (look-around and back-references are not supported).
+pub fn full_match(pattern: &str) -> Result<Regex, PeftError> {
+    whole("", pattern)
+}
+
 /// PEFT's `re.match` and `re.fullmatch`: `before`, then the pattern, then the end of the name.
 fn whole(before: &str, pattern: &str) -> Result<Regex, PeftError> {
     let wrong =
@@ -42,7 +50,7 @@ pub fn matches_target(targets: &Targets, module: &str) -> Result<bool, PeftError
     match targets {
         Targets::List(list) => Ok(in_list(list, module)),
         Targets::Pattern(pattern) if pattern == "all-linear" => Ok(true),
-        Targets::Pattern(pattern) => Ok(whole("", pattern)?.is_match(module)),
+        Targets::Pattern(pattern) => Ok(full_match(pattern)?.is_match(module)),
     }
 }
 
@@ -50,8 +58,9 @@ fn in_list(list: &[String], module: &str) -> bool {
     list.iter().any(|target| is_end(target, module))
 }
 
-/// Exact, or an end after a dot.
-pub(super) fn is_end(target: &str, module: &str) -> bool {
+/// Whether a target is the module's path, or its end after a dot.
+#[must_use]
+pub fn is_end(target: &str, module: &str) -> bool {
     module.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
@@ -73,7 +82,7 @@ impl<'a> Matcher<'a> {
     /// [`PeftError::Pattern`].
     pub fn new(config: &'a AdapterConfig) -> Result<Matcher<'a>, PeftError> {
         let full = |targets: &Targets| match targets {
-            Targets::Pattern(pattern) if pattern != "all-linear" => whole("", pattern).map(Some),
+            Targets::Pattern(pattern) if pattern != "all-linear" => full_match(pattern).map(Some),
             _ => Ok(None),
         };
         let ends = |key: &String| whole(r"(?:.*\.)?", key);

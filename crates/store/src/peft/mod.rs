@@ -14,7 +14,7 @@ mod save;
 pub use config::{AdapterConfig, Init, Targets};
 pub use error::PeftError;
 pub use folder::{AdapterFolder, Factor, Place, Whole};
-pub use matching::{Matcher, matches_target, pattern_key};
+pub use matching::{Matcher, full_match, is_end, matches_target, pattern_key};
 
 /// File name of the configuration.
 pub const CONFIG_NAME: &str = "adapter_config.json";

@@ -88,7 +88,8 @@ pub(super) static CARD: Card = Card {
             name: "svd",
             default: "fast",
             values: "auto | exact | fast",
-            meaning: "how a gradient that is held whole is decomposed; fast takes 4r columns and 4 power iterations",
+            meaning: "how each layer's gradient is decomposed: fast takes 4r columns and 2 power iterations (4 for peft-compat), exact \
+                      needs one calibration pass, auto is exact up to 512 on the shorter side",
         },
     ],
     notes: &[
