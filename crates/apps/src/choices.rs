@@ -31,6 +31,8 @@ pub enum FormatChoice {
 pub enum LossOn {
     /// Completions, answers and assistant turns; everything in plain text.
     Completion,
+    /// The last assistant turn of a conversation.
+    Last,
     /// Every token.
     All,
 }
@@ -65,6 +67,33 @@ impl LossOn {
         match self {
             LossOn::All => lowrank_task::LossOn::All,
             LossOn::Completion => lowrank_task::LossOn::Answers,
+            LossOn::Last => lowrank_task::LossOn::Last,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_of_the_data_path_is_offered() {
+        // A choice that is new there does not compile here.
+        let offered = |choice| match choice {
+            lowrank_task::LossOn::All => LossOn::All,
+            lowrank_task::LossOn::Answers => LossOn::Completion,
+            lowrank_task::LossOn::Last => LossOn::Last,
+        };
+        for choice in LossOn::value_variants() {
+            assert_eq!(offered(choice.learn()), *choice);
+        }
+        let offered = |choice| match choice {
+            lowrank_task::Format::Auto => FormatChoice::Auto,
+            lowrank_task::Format::Chat => FormatChoice::Chat,
+            lowrank_task::Format::Plain => FormatChoice::Plain,
+        };
+        for choice in FormatChoice::value_variants() {
+            assert_eq!(offered(choice.format()), *choice);
         }
     }
 }

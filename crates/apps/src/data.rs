@@ -5,7 +5,8 @@ use std::path::Path;
 use lowrank_record::Seed;
 use lowrank_store::{json, jsonl, text};
 use lowrank_task::{
-    BigBench, Dataset, Example, HeldOut, Layout, Summary, read_records, split, tokenize, tokenize_plain_text,
+    BigBench, Dataset, Example, HeldOut, Kind, Layout, Pick, Records, Summary, read_records, split, tokenize,
+    tokenize_plain_text,
 };
 
 use crate::error::Because;
@@ -19,6 +20,8 @@ pub struct Data {
     pub held_out: Vec<Example>,
     /// What was read.
     pub summary: Summary,
+    /// What was read of a file of held-out data, if there is one.
+    pub held_out_summary: Option<Summary>,
     /// Hash of the examples in order, for resuming and for the adapter's records.
     pub hash: String,
 }
@@ -32,6 +35,8 @@ pub struct Reading<'a> {
     pub held_out_data: Option<&'a Path>,
     /// Share held out otherwise; 0 holds nothing out.
     pub held_out: f64,
+    /// Examples to evaluate on at most; 0 is all that are held out.
+    pub eval_limit: usize,
     /// Records to use; 0 is all.
     pub limit: usize,
     /// How records become text.
@@ -48,19 +53,38 @@ pub fn read(reading: &Reading<'_>, model: &Model, seed: Seed) -> Result<Data, Ap
     }
     let Dataset { examples, summary } = dataset(reading.data, &reading.layout, reading.limit, model)?;
     let hash = hash(&examples);
-    let (train, held_out) = match reading.held_out_data {
-        Some(file) => (examples, dataset(Some(file), &reading.layout, 0, model)?.examples),
-        None if reading.held_out == 0.0 => (examples, Vec::new()),
+    let seed = seed.at("data", "split");
+    let at_most = if reading.eval_limit > 0 { reading.eval_limit } else { usize::MAX };
+    let (train, held_out, held_out_summary) = match reading.held_out_data {
+        Some(file) => {
+            let other = dataset(Some(file), &reading.layout, 0, model)?;
+            (examples, sample(other.examples, at_most, seed), Some(other.summary))
+        }
+        None if reading.held_out == 0.0 => (examples, Vec::new(), None),
         None => {
-            let parts = split(examples, HeldOut::Fraction(reading.held_out), seed.at("data", "split"))
-                .input("holding data out (--held-out 0 holds nothing out)")?;
-            (parts.train, parts.held_out)
+            // Neighbouring rows of one text tell of each other: there the end is held out.
+            let pick = if summary.kind == Kind::PlainText { Pick::End } else { Pick::Anywhere(seed) };
+            let share = HeldOut::Share { share: reading.held_out, at_most };
+            let parts =
+                split(examples, share, pick).input("holding data out (--held-out 0 holds nothing out)")?;
+            (parts.train, parts.held_out, None)
         }
     };
-    Ok(Data { train, held_out, summary, hash })
+    Ok(Data { train, held_out, summary, held_out_summary, hash })
 }
 
-/// One file as at most `limit` examples, 0 for all; `None` is the text inside this binary.
+/// At most so many examples, drawn from all over the file, in its order.
+fn sample(examples: Vec<Example>, at_most: usize, seed: Seed) -> Vec<Example> {
+    if examples.len() <= at_most {
+        return examples;
+    }
+    let mut chosen = seed.at("held-out", "sample").permutation(examples.len());
+    chosen.truncate(at_most);
+    chosen.sort_unstable();
+    chosen.into_iter().map(|index| examples[index].clone()).collect()
+}
+
+/// One file as at most `limit` records, 0 for all (of a plain text: rows); `None` is the text inside this binary.
 ///
 /// # Errors
 /// [`AppError::Usage`] naming the file and the line.
@@ -70,45 +94,61 @@ pub(crate) fn dataset(
     limit: usize,
     model: &Model,
 ) -> Result<Dataset, AppError> {
-    let mut read = whole(file, layout, limit, model)?;
-    if limit > 0 {
-        read.examples.truncate(limit);
-    }
-    Ok(read)
-}
-
-/// A file, of which records behind the first `limit` are not read where they stand line by line.
-fn whole(file: Option<&Path>, layout: &Layout, limit: usize, model: &Model) -> Result<Dataset, AppError> {
-    let tokenizer = model.tokenizer()?;
-    let Some(file) = file else {
-        return tokenize_plain_text(embedded::TEXT, tokenizer, layout.max_length)
-            .input("the text inside this binary");
-    };
+    let (tokenizer, template) = (model.tokenizer()?, model.template.as_ref());
+    let plain = |text: &str| tokenize_plain_text(text, tokenizer, layout.max_length, limit);
+    let Some(file) = file else { return plain(embedded::TEXT).input("the text inside this binary") };
     let name = file.display();
     if !file.is_file() {
         return Err(AppError::usage(format!("no data file at {name}")));
     }
-    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-    match extension {
-        "jsonl" | "ndjson" => {
-            let mut lines = Vec::new();
-            for line in jsonl::read(file).input("reading the data")? {
-                lines.push(line.input("reading the data")?);
-                if limit > 0 && lines.len() >= limit {
-                    break;
-                }
-            }
-            let records = read_records(lines).input(&name)?;
-            tokenize(&records, tokenizer, model.template.as_ref(), layout).input(&name)
-        }
-        "json" => {
-            let task = json::read(file).input("reading the data")?;
-            let records = BigBench::from_json(&task).input(&name)?.records;
-            tokenize(&records, tokenizer, model.template.as_ref(), layout).input(&name)
+    let (records, undecided) = match extension(file) {
+        "jsonl" | "ndjson" => (lines(file, limit)?, 0),
+        "json" => document(file, limit)?,
+        table @ ("csv" | "tsv" | "parquet" | "arrow" | "gz" | "zip" | "zst" | "xlsx") => {
+            return Err(AppError::usage(format!(
+                "{name}: .{table} files are not read; write one JSON object a line into a .jsonl file (text, \
+                 prompt/completion, question/answer or messages)"
+            )));
         }
         _ => {
             let content = text::read(file).input("reading the data")?;
-            tokenize_plain_text(&content, tokenizer, layout.max_length).input(&name)
+            return plain(&content).input(&name);
+        }
+    };
+    let mut dataset = tokenize(&records, tokenizer, template, layout).input(&name)?;
+    dataset.summary.undecided = undecided;
+    Ok(dataset)
+}
+
+fn extension(file: &Path) -> &str {
+    file.extension().and_then(|extension| extension.to_str()).unwrap_or("")
+}
+
+/// The first `limit` records of a file with one a line; what follows is not read.
+fn lines(file: &Path, limit: usize) -> Result<Records, AppError> {
+    let mut lines = Vec::new();
+    for line in jsonl::read(file).input("reading the data")? {
+        lines.push(line.input("reading the data")?);
+        if limit > 0 && lines.len() >= limit {
+            break;
+        }
+    }
+    read_records(lines).input(file.display())
+}
+
+/// The first `limit` records of a JSON document, a list of records or a BIG-bench task, and how many examples of the task
+/// have no single best choice.
+fn document(file: &Path, limit: usize) -> Result<(Records, usize), AppError> {
+    let most = if limit > 0 { limit } else { usize::MAX };
+    match json::read(file).input("reading the data")? {
+        serde_json::Value::Array(list) => {
+            let numbered = list.into_iter().take(most).enumerate().map(|(index, value)| (index + 1, value));
+            Ok((read_records(numbered.collect::<Vec<_>>()).input(file.display())?, 0))
+        }
+        task => {
+            let BigBench { mut records, undecided, .. } = BigBench::from_json(&task).input(file.display())?;
+            records.records.truncate(most);
+            Ok((records, undecided))
         }
     }
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use lowrank_models::Sampling;
 use lowrank_record::Seed;
-use lowrank_task::{Format, Layout, LossOn as Learn, Record, prompt};
+use lowrank_task::{Format, Layout, LossOn as Learn, Record, end_of_turn, prompt};
 use serde::Serialize;
 
 use crate::choices::Widen;
 use crate::error::Because;
+use crate::model::PROMPT;
 use crate::{AppError, Model, Progress};
 
 /// What to continue and how.
@@ -49,7 +50,7 @@ pub struct Generate {
 /// How a prompt is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PromptFormat {
-    /// Chat if the model has a template, raw otherwise.
+    /// As the adapter was trained; without one, chat if the model has a template, raw otherwise.
     Auto,
     /// Through the chat template.
     Chat,
@@ -90,10 +91,10 @@ pub fn generate(
 ) -> Result<Generated, AppError> {
     check(options)?;
     let mut model = Model::open(options.model.as_deref(), options.widen.hold())?;
-    if let Some(folder) = &options.adapter {
-        model.mount(folder)?;
-    }
-    let tokens = prompt_tokens(options, &model)?;
+    let adapter = options.adapter.as_deref().map(|folder| model.mount(folder)).transpose()?;
+    let trained = adapter.as_ref().and_then(|adapter| adapter.provenance.get(PROMPT));
+    let format = options.format.decided(trained.map(String::as_str), &model);
+    let tokens = prompt_tokens(&options.prompt, format, &model)?;
     let context = model.decoder.config.context;
     if tokens.len() >= context {
         return Err(AppError::usage(format!(
@@ -102,6 +103,11 @@ pub fn generate(
         )));
     }
     let tokenizer = model.tokenizer()?;
+    let mut ends = tokenizer.eos().to_vec();
+    if let (PromptFormat::Chat, Some(template)) = (format, &model.template) {
+        // What chat training teaches to write behind an answer, where the model's own list lacks it.
+        ends.extend(end_of_turn(tokenizer, template).input("the model's chat template")?);
+    }
     let sampling = Sampling {
         temperature: options.temperature,
         top_k: options.top_k,
@@ -111,17 +117,16 @@ pub fn generate(
     let begun = progress.now();
     let mut stream = tokenizer.stream(false);
     let (mut text, mut undecodable) = (String::new(), None);
-    let written =
-        model.decoder.generate(&tokens, options.max_tokens, tokenizer.eos(), &sampling, &mut |token| {
-            match stream.push(token) {
-                Ok(piece) => {
-                    each(&piece);
-                    text.push_str(&piece);
-                }
-                Err(error) => undecodable = Some(error),
+    let written = model.decoder.generate(&tokens, options.max_tokens, &ends, &sampling, &mut |token| {
+        match stream.push(token) {
+            Ok(piece) => {
+                each(&piece);
+                text.push_str(&piece);
             }
-            undecodable.is_none() && !progress.stopping()
-        });
+            Err(error) => undecodable = Some(error),
+        }
+        undecodable.is_none() && !progress.stopping()
+    });
     let written = written.while_doing("generating")?;
     if let Some(error) = undecodable {
         return Err(AppError::failed(format!("decoding what was generated: {error}")));
@@ -151,13 +156,26 @@ fn check(options: &Generate) -> Result<(), AppError> {
     Ok(())
 }
 
-fn prompt_tokens(options: &Generate, model: &Model) -> Result<Vec<u32>, AppError> {
+impl PromptFormat {
+    /// What `auto` means here: as the adapter's records say it was `trained`, if they do.
+    fn decided(self, trained: Option<&str>, model: &Model) -> PromptFormat {
+        if self != PromptFormat::Auto {
+            return self;
+        }
+        let known = trained.and_then(|name| <PromptFormat as clap::ValueEnum>::from_str(name, false).ok());
+        known.filter(|format| *format != PromptFormat::Auto).unwrap_or(match model.template {
+            Some(_) => PromptFormat::Chat,
+            None => PromptFormat::Raw,
+        })
+    }
+}
+
+fn prompt_tokens(text: &str, format: PromptFormat, model: &Model) -> Result<Vec<u32>, AppError> {
     let tokenizer = model.tokenizer()?;
-    let format = match options.format {
-        PromptFormat::Auto if model.template.is_some() => Format::Chat,
+    let format = match format {
         PromptFormat::Auto | PromptFormat::Raw => {
             let mut tokens = tokenizer.around().0.to_vec();
-            tokens.extend(tokenizer.encode(&options.prompt, false).input("--prompt")?);
+            tokens.extend(tokenizer.encode(text, false).input("--prompt")?);
             if tokens.is_empty() {
                 return Err(AppError::usage("--prompt is empty: give a text to continue"));
             }
@@ -167,7 +185,7 @@ fn prompt_tokens(options: &Generate, model: &Model) -> Result<Vec<u32>, AppError
         PromptFormat::Plain => Format::Plain,
     };
     // The answer is only there to make a whole record: the prompt ends before it.
-    let record = Record::QuestionAnswer { question: options.prompt.clone(), answer: "-".to_owned() };
+    let record = Record::QuestionAnswer { question: text.to_owned(), answer: "-".to_owned() };
     let layout = Layout { format, loss_on: Learn::Answers, max_length: usize::MAX };
     let tokens = prompt(&record, tokenizer, model.template.as_ref(), &layout).input("--prompt")?;
     Ok(tokens.unwrap_or_default())

@@ -23,6 +23,7 @@ pub mod pretrain;
 mod progress;
 mod recompress;
 pub mod reference;
+mod training;
 pub mod tune;
 mod verify;
 mod vocabulary;

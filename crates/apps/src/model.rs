@@ -20,6 +20,8 @@ use crate::{AppError, embedded, vocabulary};
 
 /// The name under which adapters are mounted.
 pub(crate) const ADAPTER: &str = "default";
+/// How prompts were written in training, in an adapter's provenance: a format of `lowrank generate`.
+pub(crate) const PROMPT: &str = "lowrank.prompt";
 /// Marks factors that belong on a changed base, in an adapter's provenance.
 pub(crate) const OFFSET: &str = "lowrank.offset";
 

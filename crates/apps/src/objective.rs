@@ -150,7 +150,7 @@ impl Objective for Training<'_> {
         Ok(Evaluated {
             loss_sum: passed.loss_sum,
             weight: passed.weight,
-            tokens: batch.tokens.len() as u64,
+            tokens: batch.filled as u64,
             gradients: gradients.collect(),
         })
     }

@@ -49,7 +49,10 @@ pub fn resolve<T: Args + Serialize + DeserializeOwned>(
     }
     Value::Table(table)
         .try_into()
-        .map_err(|error: toml::de::Error| AppError::usage(format!("in the recipe: {}", error.message())))
+        // Its message alone does not name the key.
+        .map_err(|error: toml::de::Error| {
+            AppError::usage(format!("in the recipe: {}", error.to_string().trim()))
+        })
 }
 
 /// The recipe as TOML, every default filled in.
@@ -148,6 +151,7 @@ mod tests {
     fn an_unknown_key_names_its_neighbour() {
         let message = resolved("ranc = 4", &[]).unwrap_err().to_string();
         assert!(message.contains("\"ranc\"") && message.contains("\"rank\""), "{message}");
-        assert!(resolved("rank = \"four\"", &[]).is_err());
+        let message = resolved("rank = \"four\"", &[]).unwrap_err().to_string();
+        assert!(message.contains("`rank`"), "{message}");
     }
 }

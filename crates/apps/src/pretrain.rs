@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_store::{hash, json, text};
-use lowrank_task::{Batching, GgufVocabulary, HeldOut, Tokenizer, split, tokenize_plain_text};
+use lowrank_task::{Batching, Dataset, GgufVocabulary, HeldOut, Pick, Tokenizer, split, tokenize_plain_text};
 use lowrank_tensor::cpu;
-use lowrank_train::{AdamW, Group, Method, Place, Run, Schedule, Settings, Shape, Stop, Stopped, train};
+use lowrank_train::{AdamW, Group, Method, Schedule, Settings, Shape, Stopped};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
 use crate::output::{GGUF_FORMATS, number_format, refuse_existing};
-use crate::watch::Watch;
+use crate::training::{self, Told, checked};
 use crate::{AppError, Progress, vocabulary};
 
 /// A pretraining run. Each field is a flag and a key of the recipe file.
@@ -97,7 +97,7 @@ pub struct Pretrained {
     pub loss: Option<f64>,
     /// Best held-out loss, nats per token.
     pub held_out_loss: Option<f64>,
-    /// Bytes of the file; 0 in a dry run.
+    /// Bytes of the file.
     pub bytes: usize,
     /// Seconds in all.
     pub seconds: f64,
@@ -137,24 +137,50 @@ impl Pretrain {
         let tokenizer = Tokenizer::from_gguf(&vocabulary).input(path.display())?;
         Ok((tokenizer, vocabulary))
     }
+
+    /// The text, and as rows of the context's length.
+    fn text(&self, tokenizer: &Tokenizer) -> Result<(String, Dataset), AppError> {
+        let path = self.data.as_deref().ok_or_else(|| AppError::usage("--data FILE is needed"))?;
+        let content = text::read(path).input("reading the data")?;
+        let dataset = tokenize_plain_text(&content, tokenizer, self.context, 0).input(path.display())?;
+        Ok((content, dataset))
+    }
+}
+
+/// What a dry run tells.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// Values in the model.
+    pub parameters: usize,
+    /// Tokens in the text.
+    pub text_tokens: usize,
+    /// Steps.
+    pub steps: u64,
+    /// Tokens that all steps read.
+    pub tokens: u64,
+    /// Floating-point operations of all steps.
+    pub flops: f64,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} parameters, {} tokens of text", self.parameters, self.text_tokens)?;
+        write!(f, "{} steps, {} tokens, {:.1} TFLOP", self.steps, self.tokens, self.flops / 1e12)
+    }
 }
 
 /// What a run would do.
 ///
 /// # Errors
-/// [`AppError::Usage`] when the options do not make a model.
-pub fn dry_run(options: &Pretrain) -> Result<Pretrained, AppError> {
+/// [`AppError::Usage`] when the options do not make a model, or the data cannot be read.
+pub fn dry_run(options: &Pretrain) -> Result<Planned, AppError> {
     let (tokenizer, _) = options.tokenizer()?;
     let config = options.config(tokenizer.vocabulary_size())?;
+    let text_tokens = options.text(&tokenizer)?.1.summary.tokens;
     let tokens = options.steps * (options.batch * options.context) as u64;
-    Ok(Pretrained {
-        parameters: config.parameters(),
-        tokens,
-        loss: None,
-        held_out_loss: None,
-        bytes: 0,
-        seconds: 0.0,
-    })
+    let (parameters, steps) = (config.parameters(), options.steps);
+    // Two operations a value and token forward, four backward; attention is small beside that in models of this size.
+    Ok(Planned { parameters, text_tokens, steps, tokens, flops: 6.0 * parameters as f64 * tokens as f64 })
 }
 
 /// Trains from random weights and writes a GGUF file with its tokenizer inside.
@@ -162,7 +188,6 @@ pub fn dry_run(options: &Pretrain) -> Result<Pretrained, AppError> {
 /// # Errors
 /// [`AppError`] with what cannot be used or went wrong.
 pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretrained, AppError> {
-    let data = options.data.as_deref().ok_or_else(|| AppError::usage("--data FILE is needed"))?;
     let out = options.out.as_deref().ok_or_else(|| AppError::usage("--out FILE.gguf is needed"))?;
     let format = number_format(&options.format, &GGUF_FORMATS)?;
     refuse_existing(out, options.overwrite)?;
@@ -181,11 +206,10 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
             Trainable { name, group: Group::Dense, decay, variable }
         })
         .collect();
-    let content = text::read(data).input("reading the data")?;
-    let dataset = tokenize_plain_text(&content, &tokenizer, options.context).input(data.display())?;
+    let (content, dataset) = options.text(&tokenizer)?;
     progress.say(&format!("{parameters} parameters, {} tokens of text", dataset.summary.tokens));
-    let parts =
-        split(dataset.examples, HeldOut::Count(64), seed.at("data", "split")).input("holding data out")?;
+    let anywhere = Pick::Anywhere(seed.at("data", "split"));
+    let parts = split(dataset.examples, HeldOut::Count(64), anywhere).input("holding data out")?;
     let batching =
         Batching { batch: options.batch, time: options.context, packing: false, pad: tokenizer.pad() };
     let settings = Settings {
@@ -199,6 +223,7 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
         seed,
         ..Settings::default()
     };
+    checked(settings.check())?;
     let mut training = Training::new(
         &decoder,
         variables,
@@ -210,8 +235,6 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
         seed.at("data", "order"),
     )
     .input("batching the data")?;
-    let place =
-        if options.resume { Place::Resume(options.run.clone()) } else { Place::Fresh(options.run.clone()) };
     let identity = [
         ("data", hash::of_bytes(content.as_bytes())),
         ("tokenizer", hash::of_bytes(format!("{vocabulary:?}").as_bytes())),
@@ -219,15 +242,9 @@ pub fn pretrain(options: &Pretrain, progress: &mut dyn Progress) -> Result<Pretr
         ("batch", options.batch.to_string()),
     ];
     let identity = identity.map(|(key, value)| (key.to_owned(), value)).into();
-    let run = Run { place, identity };
     let start = progress.now();
-    progress.begin("pretraining", options.steps);
-    let stop = Stop::default();
-    let mut watch = Watch::new(progress, stop.clone());
-    let outcome = train(&mut training, &settings, &run, &mut watch, &stop);
-    drop(watch);
-    progress.end();
-    let outcome = outcome.while_doing("pretraining")?;
+    let told = Told { label: "pretraining", folder: &options.run, resume: options.resume, identity };
+    let (outcome, _) = training::run(&mut training, &settings, told, progress)?;
     if outcome.stopped == Stopped::Interrupted {
         let again = "the same command with --resume goes on from there";
         return Err(AppError::failed(format!("stopped at step {}; {again}", outcome.steps)));

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
 
+use options::DEMONSTRATION_RATE;
 pub use options::{OffsetChoice, RecomputeChoice, ScheduleChoice, Tune};
 pub use outcome::{DryRun, Initialised, RunSummary, Tuned};
 
@@ -22,11 +23,8 @@ use crate::error::Because;
 use crate::model::{NO_TOKENIZER, write_directory};
 use crate::{AppError, Progress, output};
 use prepare::Prepared;
+use stored_start::Kept;
 
-/// What a run without arguments does, so that it is over in two minutes on two cores.
-const DEMONSTRATION_STEPS: u64 = 80;
-/// Its rate, for both of its starts: of the size that full fine-tuning takes, where gradient starts are at home.
-const DEMONSTRATION_RATE: f64 = 1e-3;
 const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of full fine-tuning's. With a rate tuned for \
                                   each start the plain one catches up: docs/studies/demonstration.md";
 
@@ -35,7 +33,7 @@ const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of
 /// # Errors
 /// [`AppError::Usage`] before anything was started, [`AppError::Failed`] afterwards; checkpoints are kept.
 pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
-    let options = demonstration(options);
+    let options = options.resolved();
     if options.base_out.is_some() {
         return Err(AppError::usage(
             "--base-out belongs to `lowrank init`: what `tune` writes needs no changed base",
@@ -43,11 +41,19 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     }
     let run = run_folder(&options)?;
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
-    refuse_existing(&options, &out)?;
+    // A resumed run may have written its adapter before it was stopped; that it is its own is checked with the run's identity.
+    output::refuse_existing(&out, options.overwrite || options.resume)?;
     let begun = progress.now();
     let mut prepared = Prepared::open(&options, progress)?;
     prepared.describe(&options, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
+    if options.resume {
+        let identity = settings::identity(&prepared, &options, &options.init, &options.init_options())?;
+        stored_start::check(Kept { path: &run.join(stored_start::FILE), identity: &identity })?;
+        if !options.overwrite {
+            handover::refuse_another(&out, &identity)?;
+        }
+    }
     let recipe = crate::options::print(&options)?;
     if !options.resume {
         write(&run.join("recipe.toml"), &recipe)?;
@@ -61,8 +67,11 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         let summary =
             session::train(&mut prepared, &options, name, &init_options, rate, &folder, begun, progress)?;
         if summary.stopped == Stopped::Interrupted {
-            let again = "the same command with --resume goes on from there";
-            return Err(AppError::failed(format!("stopped at step {}; {again}", summary.steps)));
+            return Err(AppError::failed(format!(
+                "stopped at step {}; the same command with --resume --run {} goes on from there",
+                summary.steps,
+                run.display()
+            )));
         }
         if index == 0 {
             let written = handover::write(
@@ -70,7 +79,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
                 &options,
                 name,
                 &summary.started,
-                Some(summary.steps),
+                Some(summary.values_of),
                 &out,
                 progress,
             )?;
@@ -83,7 +92,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     let report = run.join("report.html");
     write(&report, &report::page(&prepared, &options, &summaries, &recipe).html()?)?;
     let studied = options.init == "lora-ga" && options.compare.iter().any(|name| name == "kaiming");
-    if is_demonstration(&options) && studied && options.rate == Some(DEMONSTRATION_RATE) {
+    if options.is_demonstration() && studied && options.rate == Some(DEMONSTRATION_RATE) {
         progress.say(DEMONSTRATION_NOTE);
     }
     Ok(Tuned { runs: summaries, adapter: out, report, seconds: progress.now() - begun })
@@ -104,9 +113,9 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     }
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
-    refuse_existing(options, &out)?;
+    output::refuse_existing(&out, options.overwrite)?;
     if let Some(base) = &options.base_out {
-        refuse_existing(options, base)?;
+        output::refuse_existing(base, options.overwrite)?;
     }
     let begun = progress.now();
     let mut prepared = Prepared::open(options, progress)?;
@@ -156,8 +165,9 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
-    let options = demonstration(options);
+    let options = options.resolved();
     let prepared = Prepared::open(&options, progress)?;
+    prepared.describe(&options, progress);
     memory::predict(&prepared, &options, true, progress)
 }
 
@@ -167,24 +177,18 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
 /// As [`dry_run`].
 pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let prepared = Prepared::open(options, progress)?;
+    prepared.describe(options, progress);
     memory::predict(&prepared, options, false, progress)
 }
 
-fn is_demonstration(options: &Tune) -> bool {
-    options.model.is_none() && options.data.is_none()
-}
-
-/// Without model and data the run is a demonstration: few steps, and the plain start beside it.
-fn demonstration(options: &Tune) -> Tune {
-    let mut options = options.clone();
-    if is_demonstration(&options) {
-        options.steps = options.steps.or(Some(DEMONSTRATION_STEPS));
-        options.rate = options.rate.or(Some(DEMONSTRATION_RATE));
-        if options.compare.is_empty() && options.init != "kaiming" {
-            options.compare.push("kaiming".to_owned());
-        }
-    }
-    options
+/// The options as a recipe, checked against model and data as [`tune`] does, every default filled in.
+///
+/// # Errors
+/// As [`dry_run`].
+pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, AppError> {
+    let options = options.resolved();
+    Prepared::open(&options, progress)?;
+    crate::options::print(&options)
 }
 
 /// The run folder: as given; otherwise the first of `run`, `run-2`, … that is free, or on `--resume` the last that is not.
@@ -210,10 +214,6 @@ fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
     last.filter(|folder| has_run(folder)).ok_or_else(|| {
         AppError::usage("--resume: there is no run here to go on with; give its folder as --run")
     })
-}
-
-fn refuse_existing(options: &Tune, out: &Path) -> Result<(), AppError> {
-    output::refuse_existing(out, options.overwrite || options.resume)
 }
 
 fn existing(options: &Tune) -> Existing {

@@ -14,7 +14,6 @@ pub struct Watch<'a> {
     seconds: f64,
     tokens: u64,
     times: Vec<(u64, f64)>,
-    held_out: Option<f64>,
 }
 
 /// What was measured.
@@ -34,16 +33,7 @@ impl<'a> Watch<'a> {
     /// Starts the clock of the first step.
     pub fn new(progress: &'a mut dyn Progress, stop: Stop) -> Watch<'a> {
         let mark = progress.now();
-        Watch {
-            progress,
-            stop,
-            mark,
-            first: None,
-            seconds: 0.0,
-            tokens: 0,
-            times: Vec::new(),
-            held_out: None,
-        }
+        Watch { progress, stop, mark, first: None, seconds: 0.0, tokens: 0, times: Vec::new() }
     }
 
     /// What was measured.
@@ -76,11 +66,18 @@ impl Observer for Watch<'_> {
                 self.seconds += now - self.mark;
                 self.tokens += step.tokens;
                 self.times.push((step.step, self.seconds));
-                let held_out = self.held_out.map_or_else(String::new, |loss| format!(", held out {loss:.3}"));
-                let note = format!("loss {:.3}{held_out}, rate {:.1e}", step.loss, step.rate);
+                let speed = if self.seconds > 0.0 {
+                    format!(", {:.0} tokens/s", self.tokens as f64 / self.seconds)
+                } else {
+                    String::new()
+                };
+                let note = format!("loss {:.3}, rate {:.1e}{speed}", step.loss, step.rate);
                 self.progress.step(step.step, &note);
             }
-            Event::Evaluated { loss, .. } => self.held_out = Some(*loss),
+            Event::Evaluated { step, loss, improved } => {
+                let worse = if *improved { "" } else { ", no improvement" };
+                self.progress.say(&format!("step {step}: held-out loss {loss:.3}{worse}"));
+            }
             Event::CheckpointSaved { .. } | Event::Stopped { .. } => {}
         }
         if self.progress.stopping() {

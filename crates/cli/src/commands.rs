@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
-    AppError, Progress as _, catalogue, evaluate, export, generate, inspect, merge, options, pretrain,
-    reference, tune,
+    AppError, Progress as _, catalogue, evaluate, export, generate, inspect, merge, options as recipe,
+    pretrain, reference, tune,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,13 +93,13 @@ fn with_recipe<T: Args>(name: &'static str, about: &'static str) -> Command {
             Arg::new("print-recipe")
                 .long("print-recipe")
                 .action(ArgAction::SetTrue)
-                .help("Print the options as a recipe file, and stop"),
+                .help("Check the options and print them as a recipe file, every default filled in, and stop"),
         )
         .arg(
             Arg::new("dry-run")
                 .long("dry-run")
                 .action(ArgAction::SetTrue)
-                .help("Show what would be done, with predicted memory and time, and stop"),
+                .help("Show what would be done and what it would cost, and stop"),
         )
 }
 
@@ -123,21 +123,30 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     match name {
         "tune" => {
-            let Some(options) = recipe::<tune::Tune>(matches)? else { return Ok(()) };
+            let options = options::<tune::Tune>(matches)?;
+            if matches.get_flag("print-recipe") {
+                return print_out(&tune::recipe(&options, &mut terminal)?);
+            }
             if matches.get_flag("dry-run") {
                 return show_result(&tune::dry_run(&options, &mut terminal)?, json);
             }
             show_result(&tune::tune(&options, &mut terminal)?, json)
         }
         "init" => {
-            let Some(options) = recipe::<tune::Tune>(matches)? else { return Ok(()) };
+            let options = options::<tune::Tune>(matches)?;
+            if matches.get_flag("print-recipe") {
+                return print_out(&tune::recipe(&options, &mut terminal)?);
+            }
             if matches.get_flag("dry-run") {
                 return show_result(&tune::init_dry_run(&options, &mut terminal)?, json);
             }
             show_result(&tune::init(&options, &mut terminal)?, json)
         }
         "pretrain" => {
-            let Some(options) = recipe::<pretrain::Pretrain>(matches)? else { return Ok(()) };
+            let options = options::<pretrain::Pretrain>(matches)?;
+            if matches.get_flag("print-recipe") {
+                return print_out(&recipe::print(&options)?);
+            }
             if matches.get_flag("dry-run") {
                 return show_result(&pretrain::dry_run(&options)?, json);
             }
@@ -179,15 +188,10 @@ fn typed<T: Args>(matches: &ArgMatches) -> Result<T, AppError> {
     T::from_arg_matches(matches).map_err(|error| AppError::usage(error.to_string()))
 }
 
-/// Options from flags and recipe; `None` when they were only to be printed.
-fn recipe<T: Args + Serialize + DeserializeOwned>(matches: &ArgMatches) -> Result<Option<T>, AppError> {
-    let file = matches.get_one::<PathBuf>("recipe").map(|path| options::read(path)).transpose()?;
-    let options = options::resolve::<T>(file.as_deref(), matches)?;
-    if matches.get_flag("print-recipe") {
-        print_out(&options::print(&options)?)?;
-        return Ok(None);
-    }
-    Ok(Some(options))
+/// Options from flags and recipe.
+fn options<T: Args + Serialize + DeserializeOwned>(matches: &ArgMatches) -> Result<T, AppError> {
+    let file = matches.get_one::<PathBuf>("recipe").map(|path| recipe::read(path)).transpose()?;
+    recipe::resolve(file.as_deref(), matches)
 }
 
 /// A result for a person or for a program.

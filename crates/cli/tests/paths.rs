@@ -43,7 +43,98 @@ fn a_trained_adapter_is_plain_and_says_what_made_it() {
     let initial = read(&folder, "adapter/initial/adapter_config.json");
     assert_eq!(initial["r"].as_u64(), Some(2));
     folder.refuse(&["eval", "--adapter", "adapter/initial"], 2, &["changed base"]);
-    assert!(std::fs::read_to_string(folder.path().join("run/report.html")).unwrap().contains("<svg"));
+    assert_eq!(made["lowrank.prompt"].as_str(), Some("raw"), "prompt and completion are joined as they are");
+}
+
+#[test]
+fn without_arguments_both_starts_are_trained_and_shown() {
+    let folder = Folder::new();
+    let shown = json(&folder.succeed(&["--json", "--quiet", "tune", "--steps", "2"]));
+    let runs = shown["runs"].as_array().unwrap();
+    let names: Vec<_> = runs.iter().map(|run| run["init"].as_str().unwrap()).collect();
+    assert_eq!(names, ["lora-ga", "kaiming"]);
+    for run in runs {
+        assert_eq!((run["steps"].as_u64(), run["rate"].as_f64()), (Some(2), Some(1e-3)));
+        assert!(run["held_out_after"].as_f64().unwrap() < run["held_out_before"].as_f64().unwrap(), "{run}");
+        assert!(run["tokens_per_second"].as_f64().unwrap() > 0.0);
+    }
+    let page = std::fs::read_to_string(folder.path().join("run/report.html")).unwrap();
+    let captions = [
+        "Held-out loss",
+        "Training loss, mean of 8 steps",
+        "Training loss against tokens",
+        "Training loss against time",
+        "Held-out loss against time",
+        "Learning rate",
+    ];
+    for caption in captions {
+        // Each with a line of either start.
+        let plot = page.split("<h2>").find(|part| part.starts_with(&format!("{caption}</h2>")));
+        let plot = plot.unwrap_or_else(|| panic!("no plot \"{caption}\""));
+        assert!(plot.contains("<svg") && names.iter().all(|name| plot.contains(name)), "{caption}");
+    }
+    for table in
+        ["Runs on the same budget", "What training changed: lora-ga", "What training changed: kaiming"]
+    {
+        assert!(page.contains(table), "{table}");
+    }
+    assert!(page.contains("effective rank") && page.contains("model.layers.5.mlp.down_proj"));
+    let outside = ["<script", "<link", "src=", "href="];
+    assert!(outside.iter().all(|outside| !page.contains(outside)), "self-contained");
+}
+
+#[test]
+fn what_changed_is_measured_from_the_start() {
+    let folder = Folder::new();
+    let run = |rate: &str, run: &str| {
+        let fixed =
+            ["--json", "--quiet", "tune", "--init", "lora-ga", "--compare", "gaussian", "--steps", "1"];
+        let shown = json(&folder.succeed(&[&fixed[..], &["--rate", rate, "--run", run]].concat()));
+        let changes = shown["runs"][0]["changes"].as_array().unwrap().clone();
+        assert_eq!(changes.len(), 42);
+        changes.iter().map(|change| change["norm"].as_f64().unwrap()).fold(0.0, f64::max)
+    };
+    // LoRA-GA's start is not zero, and no change; a step of Adam moves each value by the rate.
+    let (still, moved) = (run("1e-12", "still"), run("1e-2", "moved"));
+    assert!(still < 1e-5 && moved > 1e-2, "{still} {moved}");
+}
+
+#[test]
+fn held_out_records_come_from_all_over_a_file_and_no_record_is_lost() {
+    let folder = Folder::new();
+    folder.file(
+        "data.jsonl",
+        &(0..300).map(|i| format!("{{\"text\": \"Line {i} of the file\"}}\n")).collect::<String>(),
+    );
+    let dry = ["tune", "--data", "data.jsonl", "--dry-run", "--eval-limit", "8", "--held-out", "0.5"];
+    let (_, told) = folder.tell(&dry);
+    assert!(told.contains("292 examples to train on, 8 held out"), "{told}");
+    // A dry run shows what was read.
+    assert!(told.contains("300 records of kind text") && told.contains("first example"), "{told}");
+}
+
+#[test]
+fn the_best_values_are_kept_and_said() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    let fixed =
+        ["--json", "--quiet", "tune", "--data", "data.jsonl", "--init", "kaiming", "--out", "adapter"];
+    // Far too fast: the held-out loss rises after a while.
+    let fast =
+        ["--rate", "0.3", "--clip", "0", "--patience", "2", "--eval-every", "1", "--schedule", "constant"];
+    let mut arguments = [&fixed[..], &QUICK[..], &fast[..]].concat();
+    let steps = arguments.iter().position(|&option| option == "--steps").unwrap() + 1;
+    arguments[steps] = "40";
+    let shown = json(&folder.succeed(&arguments));
+    let run = &shown["runs"][0];
+    let (steps, of) = (run["steps"].as_u64().unwrap(), run["values_of"].as_u64().unwrap());
+    assert!(run["stopped"] == "early" && of < steps, "{run}");
+    let metrics = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let losses = metrics.lines().filter_map(|line| json(line)["eval"].as_f64());
+    let best = losses.fold(f64::INFINITY, f64::min);
+    assert_eq!(run["held_out_after"].as_f64(), Some(best));
+    let made = &json(&folder.succeed(&["--json", "inspect", "adapter"]))["provenance"];
+    assert_eq!(made["lowrank.steps"].as_str(), Some(of.to_string().as_str()));
 }
 
 #[test]
@@ -188,14 +279,34 @@ fn a_dry_run_tells_and_does_nothing() {
 #[test]
 fn the_predicted_memory_is_the_measured_one_within_a_third() {
     let folder = Folder::new();
-    let fixed = ["--json", "--quiet", "tune", "--steps", "3", "--init", "kaiming", "--batch", "8"];
-    let predicted = json(&folder.succeed(&[&fixed[..], &["--dry-run"]].concat()));
-    let measured = json(&folder.succeed(&fixed));
-    // Only where the system tells.
-    if let Some(measured) = measured["runs"][0]["training_peak_bytes"].as_f64() {
-        let ratio = predicted["predicted_peak_bytes"].as_f64().unwrap() / measured;
-        assert!((0.75..1.33).contains(&ratio), "{ratio}");
+    for (run, more) in
+        [["--init", "kaiming"], ["--init", "lora-ga"], ["--recompute", "blocks"]].iter().enumerate()
+    {
+        let run = format!("r{run}");
+        let fixed = ["--json", "--quiet", "tune", "--steps", "3", "--compare", "gaussian", "--run", &run];
+        let all = [&fixed[..], more].concat();
+        let predicted = json(&folder.succeed(&[&all[..], &["--dry-run"]].concat()));
+        let measured = json(&folder.succeed(&all));
+        // Only where the system tells.
+        if let Some(measured) = measured["runs"][0]["training_peak_bytes"].as_f64() {
+            let ratio = predicted["predicted_peak_bytes"].as_f64().unwrap() / measured;
+            assert!((0.75..1.33).contains(&ratio), "{more:?}: {ratio}");
+        }
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn evidence_takes_no_more_memory_than_a_quarter_above_a_step() {
+    // Each in a process of its own, on the same batch: the embedded text fills every row.
+    let folder = Folder::new();
+    let fixed = ["--json", "--quiet", "--threads", "2"];
+    let init = json(&folder.succeed(&[&fixed[..], &["init", "--init", "lora-ga", "--out", "a"]].concat()));
+    let step = ["tune", "--init", "kaiming", "--compare", "gaussian", "--steps", "2", "--held-out", "0"];
+    let step = json(&folder.succeed(&[&fixed[..], &step].concat()));
+    let (evidence, step) = (&init["evidence_peak_bytes"], &step["runs"][0]["training_peak_bytes"]);
+    let ratio = evidence.as_f64().unwrap() / step.as_f64().unwrap();
+    assert!(ratio <= 1.25, "{ratio}: {evidence} and {step}");
 }
 
 #[cfg(target_os = "linux")]
@@ -227,6 +338,43 @@ fn a_damaged_checkpoint_is_told() {
     folder.refuse(&["inspect", "r/start.safetensors"], 2, &["start.safetensors"]);
 }
 
+/// The program where no file may grow beyond so many blocks of 512 bytes, as on a disk that is full from there on.
+#[cfg(unix)]
+fn on_a_full_disk(folder: &Folder, blocks: usize, arguments: &[&str]) -> (Option<i32>, String) {
+    let line = format!(
+        "trap '' XFSZ; ulimit -f {blocks}; exec {} {}",
+        env!("CARGO_BIN_EXE_lowrank"),
+        arguments.join(" ")
+    );
+    let output =
+        std::process::Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_whose_disk_was_full_goes_on_to_the_same_bytes() {
+    let folder = Folder::new();
+    folder.file("data.jsonl", &records());
+    let run = |run: &'static str| {
+        let fixed =
+            ["tune", "--data", "data.jsonl", "--quiet", "--init", "kaiming", "--checkpoint-every", "2"];
+        [&fixed[..], &QUICK[..], &["--run", run]].concat()
+    };
+    folder.succeed(&run("whole"));
+    // The start fits, the checkpoint with its moments does not.
+    let size = |file: &str| std::fs::metadata(folder.path().join("whole").join(file)).unwrap().len() as usize;
+    let blocks = (size("start.safetensors") + size("checkpoint-000006.safetensors")) / 2 / 512;
+    let (code, errors) = on_a_full_disk(&folder, blocks, &run("cut"));
+    assert!(code == Some(1) && errors.contains("checkpoint"), "{errors}");
+    assert!(!folder.path().join("cut/adapter").exists());
+    folder.succeed(&[&run("cut")[..], &["--resume"]].concat());
+    for file in ["adapter/adapter_model.safetensors", "metrics.jsonl"] {
+        let read = |run: &str| std::fs::read(folder.path().join(run).join(file)).unwrap();
+        assert!(read("whole") == read("cut"), "{file} differs");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_told_and_loses_nothing() {
@@ -234,14 +382,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
     tuned(&folder, "kaiming", &[]);
     folder.succeed(&["merge", "--adapter", "adapter", "--out", "merged.gguf", "--format", "Q8_0"]);
     let before = std::fs::read(folder.path().join("merged.gguf")).unwrap();
-    // No file may grow beyond 100 blocks, as on a disk that is full from there on.
-    let full = |arguments: &str| {
-        let program = env!("CARGO_BIN_EXE_lowrank");
-        let line = format!("trap '' XFSZ; ulimit -f 100; exec {program} {arguments}");
-        let output =
-            std::process::Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
+    let full = |arguments: &str| on_a_full_disk(&folder, 100, &arguments.split(' ').collect::<Vec<_>>());
     let (code, errors) = full("merge --adapter adapter --out merged.gguf --overwrite --quiet");
     assert!(code == Some(1) && errors.contains("merged.gguf"), "{errors}");
     assert!(std::fs::read(folder.path().join("merged.gguf")).unwrap() == before);

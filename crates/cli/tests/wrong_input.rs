@@ -35,9 +35,15 @@ fn names() {
     folder.refuse(&tune(&["--targets", "q_prj"]), 2, &["q_prj", "did you mean \"q_proj\""]);
     folder.refuse(&tune(&["--form", "loar"]), 2, &["loar", "lora"]);
     folder.refuse(&tune(&["--optimiser", "adam"]), 2, &["adamw"]);
-    folder.refuse(&tune(&["--optimiser-option", "momentum=0.9"]), 2, &["optimiser.momentum", "beta1"]);
-    folder.refuse(&tune(&["--compare", "gaussian@-1"]), 2, &["rate"]);
-    folder.refuse(&tune(&["--warmup", "5"]), 2, &["warmup"]);
+    folder.refuse(
+        &tune(&["--optimiser-option", "momentum=0.9"]),
+        2,
+        &["--optimiser-option momentum", "beta1"],
+    );
+    folder.refuse(&tune(&["--compare", "gaussian@-1"]), 2, &["--rate is -1"]);
+    folder.refuse(&tune(&["--warmup", "5"]), 2, &["--warmup is 5"]);
+    folder.refuse(&tune(&["--lora-plus", "0"]), 2, &["--lora-plus is 0"]);
+    folder.refuse(&tune(&["--patience", "2", "--held-out", "0"]), 2, &["--patience", "--held-out"]);
     folder.refuse(&tune(&["--init", "orthogonal", "--rank-pattern", "q_proj=3"]), 2, &["q_proj", "even"]);
     folder.refuse(&["init", "--out", "a", "--resume"], 2, &["--resume", "lowrank tune"]);
     assert!(!folder.path().join("run").exists(), "nothing was started");
@@ -54,13 +60,22 @@ fn recipes() {
     folder.file("r.toml", "ranc = 4\n");
     folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["\"ranc\"", "\"rank\""]);
     folder.file("r.toml", "rank = \"four\"\n");
-    folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["recipe"]);
+    folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["recipe", "`rank`"]);
     folder.file("r.toml", "rank = = 4\n");
     folder.refuse(&["tune", "--recipe", "r.toml"], 2, &["TOML"]);
     folder.refuse(&["tune", "--recipe", "missing.toml"], 2, &["missing.toml"]);
     folder.file("r.toml", "rank = 4\nalpha = 32\n");
     let printed = folder.succeed(&["tune", "--recipe", "r.toml", "--rank", "2", "--print-recipe"]);
     assert!(printed.contains("rank = 2\n") && printed.contains("alpha = 32.0\n"), "{printed}");
+    // It is checked, and holds what would be done: here the demonstration's choices.
+    folder.refuse(&["tune", "--rank", "0", "--print-recipe"], 2, &["rank 0"]);
+    folder.refuse(&["tune", "--data", "missing.jsonl", "--print-recipe"], 2, &["missing.jsonl"]);
+    let printed = folder.succeed(&["tune", "--print-recipe"]);
+    for line in ["steps = 80", "rate = 0.001", "compare = [\"kaiming\"]"] {
+        assert!(printed.lines().any(|found| found == line), "{line}: {printed}");
+    }
+    folder.file("again.toml", &printed);
+    assert_eq!(folder.succeed(&["tune", "--recipe", "again.toml", "--print-recipe"]), printed);
 }
 
 #[test]
@@ -107,6 +122,10 @@ fn data() {
     folder.refuse(&["tune", "--data", "missing.jsonl"], 2, &["missing.jsonl"]);
     let long = format!("{{\"prompt\": \"{}\", \"completion\": \"x\"}}\n", "word ".repeat(400));
     refuse(&long, &["32"]);
+    folder.file("table.csv", "prompt,completion\na,b\n");
+    folder.refuse(&["tune", "--data", "table.csv"], 2, &["table.csv", ".jsonl"]);
+    folder.file("list.json", "[{\"prompt\": \"a\", \"completion\": \"b\"}, {\"prompt\": 3}]");
+    folder.refuse(&["tune", "--data", "list.json"], 2, &["list.json", "line 2"]);
 }
 
 #[test]
@@ -143,7 +162,7 @@ fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_start() {
     ];
     let arguments =
         [&["tune", "--data", "data.jsonl", "--quiet", "--optimiser", "sgd"], &QUICK[..], &wild[..]].concat();
-    folder.refuse(&arguments, 1, &["step"]);
+    folder.refuse(&arguments, 1, &["step", "Lower `rate`"]);
     assert!(folder.path().join("r/start.safetensors").exists());
     assert!(!folder.path().join("r/adapter").exists());
 }

@@ -28,6 +28,8 @@ pub struct Batch {
     pub batch: usize,
     /// Places of a row.
     pub time: usize,
+    /// Places that hold a token of an example; the others are padding.
+    pub filled: usize,
 }
 
 impl Batch {
@@ -111,6 +113,25 @@ impl<'a> BatchPlan<'a> {
         self.rows.len().div_ceil(self.batching.batch)
     }
 
+    /// Places of the batches of the epoch, padding included.
+    #[must_use]
+    pub fn places(&self) -> Vec<usize> {
+        self.rows.chunks(self.batching.batch).map(|rows| rows.len() * self.time(rows)).collect()
+    }
+
+    /// Places of a row in a batch of these rows.
+    fn time(&self, rows: &[Vec<usize>]) -> usize {
+        if self.batching.packing {
+            return self.batching.time;
+        }
+        rows.iter().map(|row| self.filled(row)).max().unwrap_or(0)
+    }
+
+    /// Tokens of a row.
+    fn filled(&self, row: &[usize]) -> usize {
+        row.iter().map(|&example| self.examples[example].tokens.len()).sum()
+    }
+
     /// The examples of each row of a batch, by index, in the order they stand in the row.
     ///
     /// # Errors
@@ -127,9 +148,7 @@ impl<'a> BatchPlan<'a> {
     /// [`TaskError::NoSuchBatch`].
     pub fn batch(&self, index: usize) -> Result<Batch, TaskError> {
         let rows = self.rows(index)?;
-        let length = |row: &Vec<usize>| row.iter().map(|&example| self.examples[example].tokens.len()).sum();
-        let longest = rows.iter().map(length).max().unwrap_or(0);
-        let time = if self.batching.packing { self.batching.time } else { longest };
+        let time = self.time(rows);
         let places = rows.len() * time;
         let mut batch = Batch {
             tokens: vec![self.batching.pad; places],
@@ -138,6 +157,7 @@ impl<'a> BatchPlan<'a> {
             positions: vec![0; places],
             batch: rows.len(),
             time,
+            filled: rows.iter().map(|row| self.filled(row)).sum(),
         };
         for (row, examples) in rows.iter().enumerate() {
             let mut start = 0;

@@ -183,7 +183,9 @@ pub enum TaskError {
         expected: &'static str,
     },
     /// A held-out part that leaves nothing on one side.
-    #[error("cannot hold out {held_out} of {examples} examples: both sides need at least one")]
+    #[error(
+        "cannot hold out {held_out} of {examples} examples: both sides need at least one (copies of an example stay together)"
+    )]
     Split {
         /// Examples asked for.
         held_out: usize,

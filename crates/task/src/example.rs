@@ -162,6 +162,23 @@ pub fn prompt(
     Ok(Some(one(record, tokenizer, template, &last)?.prompt().to_vec()))
 }
 
+/// The special token with which a chat template ends an answer: what the model learns to write there, and not always one of the
+/// tokens that end a text. `None` where the answer ends with no special token.
+///
+/// # Errors
+/// As [`tokenize`], without lines.
+pub fn end_of_turn(tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<Option<u32>, TaskError> {
+    let record = Record::QuestionAnswer { question: "-".to_owned(), answer: "-".to_owned() };
+    let layout = Layout { format: Format::Chat, loss_on: LossOn::Last, max_length: usize::MAX };
+    let example = one(&record, tokenizer, Some(template), &layout)?;
+    for (&token, _) in example.tokens.iter().zip(&example.loss).filter(|(_, learned)| **learned) {
+        if tokenizer.decode(&[token], false)?.is_empty() && !tokenizer.decode(&[token], true)?.is_empty() {
+            return Ok(Some(token));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a record is written by the chat template.
 pub(crate) fn writes_chat(record: &Record, template: Option<&ChatTemplate>, format: Format) -> bool {
     match record {

@@ -12,11 +12,16 @@ const PART: usize = 1 << 20;
 /// Cuts a text into rows of `time` tokens, one after the other, each token learned from those before it in its row; the last
 /// token of a row learns the first of the next. A last row of a single token is left out, as it has been learned.
 ///
-/// The whole text stands between the tokens that the model expects around a text, and ends with its end token.
+/// Rows behind the first `limit` are left out; 0 keeps all. The whole text stands between the tokens that the model expects around a text, and ends with its end token.
 ///
 /// # Errors
 /// [`TaskError::EmptyText`], [`TaskError::NoEos`], [`TaskError::Setting`] for a `time` below 2, [`TaskError::Tokenize`].
-pub fn tokenize_plain_text(text: &str, tokenizer: &Tokenizer, time: usize) -> Result<Dataset, TaskError> {
+pub fn tokenize_plain_text(
+    text: &str,
+    tokenizer: &Tokenizer,
+    time: usize,
+    limit: usize,
+) -> Result<Dataset, TaskError> {
     if time < 2 {
         return Err(TaskError::Setting { setting: "time", value: time.to_string(), expected: "at least 2" });
     }
@@ -42,6 +47,9 @@ pub fn tokenize_plain_text(text: &str, tokenizer: &Tokenizer, time: usize) -> Re
             examples.push(Example { tokens: row.to_vec(), loss, next, line: index + 1 });
         }
     }
+    if limit > 0 {
+        examples.truncate(limit);
+    }
     let mut summary = Summary::of(&examples, tokenizer)?;
     summary.kind = Kind::PlainText;
     summary.read = 1;
@@ -61,7 +69,7 @@ mod tests {
         let tokenizer = bytes();
         let text = "abcdefghijklmnopqrst"; // 21 tokens with the end
         for time in [2, 4, 5, 7, 20, 21, 22] {
-            let dataset = tokenize_plain_text(text, &tokenizer, time).unwrap();
+            let dataset = tokenize_plain_text(text, &tokenizer, time, 0).unwrap();
             assert_eq!(dataset.summary.loss_tokens, 20, "{time}");
             for packing in [false, true] {
                 let batching = Batching { batch: 1, time, packing, pad: 0 };
@@ -80,17 +88,19 @@ mod tests {
     #[test]
     fn rows_are_full_and_shuffled_by_epoch() {
         let tokenizer = bytes();
-        let dataset = tokenize_plain_text(&"hello ".repeat(50), &tokenizer, 16).unwrap();
+        let dataset = tokenize_plain_text(&"hello ".repeat(50), &tokenizer, 16, 0).unwrap();
         assert_eq!(dataset.examples.len(), 19);
         assert_eq!((dataset.summary.longest, dataset.summary.tokens), (16, 301));
         let batching = Batching { batch: 4, time: 16, packing: true, pad: 0 };
         let plan = BatchPlan::new(&dataset.examples, batching, Seed(3), 0).unwrap();
         assert_eq!(plan.batches(), 5);
+        let limited = tokenize_plain_text(&"hello ".repeat(50), &tokenizer, 16, 7).unwrap();
+        assert_eq!((limited.examples.len(), limited.summary.kept, limited.summary.tokens), (7, 7, 112));
     }
 
     #[test]
     fn nothing_to_learn_is_refused() {
-        let refused = |text, time| tokenize_plain_text(text, &bytes(), time).unwrap_err();
+        let refused = |text, time| tokenize_plain_text(text, &bytes(), time, 0).unwrap_err();
         assert!(matches!(refused(" \n", 4), TaskError::EmptyText { .. }));
         assert!(matches!(refused("a", 1), TaskError::Setting { .. }));
     }

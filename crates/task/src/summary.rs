@@ -28,6 +28,8 @@ pub struct Summary {
     pub tokens_cut: usize,
     /// Examples left out because nothing of them remained to be learned.
     pub dropped: usize,
+    /// Examples left out because several of their choices are best.
+    pub undecided: usize,
     /// Tokens of the longest example kept.
     pub longest: usize,
     /// Tokens of an example kept, on average.
@@ -54,6 +56,7 @@ impl Summary {
             truncated: 0,
             tokens_cut: 0,
             dropped: 0,
+            undecided: 0,
             longest: examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
             mean: tokens as f64 / kept.max(1) as f64,
             example: examples.first().map_or(Ok(String::new()), |first| shortened(first, tokenizer))?,
@@ -107,6 +110,9 @@ impl fmt::Display for Summary {
                 "{truncated} truncated (by {cut} tokens in all), {dropped} dropped with nothing left to learn"
             )?;
         }
+        if self.undecided > 0 {
+            writeln!(f, "{} left out because several of their choices are best", self.undecided)?;
+        }
         write!(f, "first example, learned part in ⟦ ⟧:\n{}", self.example)
     }
 }
@@ -143,7 +149,9 @@ mod tests {
         assert!((summary.mean - 2501.5).abs() < 1e-9);
         assert!(summary.example.chars().count() < SHOWN + 10 && summary.example.ends_with("⟦xxxxxxxxxx⟧"));
         assert!(!summary.to_string().contains("truncated"));
-        let shown = Summary { truncated: 3, tokens_cut: 40, ..summary }.to_string();
+        let shown = Summary { truncated: 3, tokens_cut: 40, ..summary.clone() }.to_string();
         assert!(shown.contains("3 truncated (by 40 tokens in all), 0 dropped"), "{shown}");
+        assert!(!shown.contains("left out"));
+        assert!(Summary { undecided: 2, ..summary }.to_string().contains("2 left out"));
     }
 }

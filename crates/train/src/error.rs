@@ -117,7 +117,8 @@ pub enum TrainError {
     },
     /// The held-out loss is not finite, or has no weight.
     #[error(
-        "step {step}: the held-out loss is {loss_sum} over weight {weight}; it must be finite over a weight above 0"
+        "step {step}: the held-out loss is {loss_sum} over weight {weight}; it must be finite over a weight above 0; \
+         checkpoints of earlier steps are untouched. Lower `rate` if it grew, or look at the held-out examples"
     )]
     Evaluation {
         /// The step, from 1; 0 before the first.

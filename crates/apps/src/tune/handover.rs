@@ -1,19 +1,44 @@
 //! From the mounted adapter to a PEFT folder that loads on the unmodified base, verified by reading it back.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowrank_adapt::Offset;
 use lowrank_attach::Attached;
 use lowrank_store::export::{fold, stack};
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
+use lowrank_task::Kind;
 
 use super::prepare::{Prepared, Started};
 use super::{Tune, existing};
 use crate::error::Because;
-use crate::model::OFFSET;
+use crate::model::{OFFSET, PROMPT};
 use crate::recompress::recompress;
 use crate::verify::{TOLERANCE, largest_difference, sample_logits, size};
 use crate::{AppError, Progress};
+
+/// Refuses to replace an adapter that is not this run's.
+///
+/// # Errors
+/// [`AppError::Usage`].
+pub(super) fn refuse_another(out: &Path, identity: &BTreeMap<String, String>) -> Result<(), AppError> {
+    let same = |found: AdapterFolder| found.provenance.get(RUN) == Some(&run_hash(identity));
+    if out.exists() && !AdapterFolder::read(out).is_ok_and(same) {
+        return Err(AppError::usage(format!(
+            "{} exists already and is not the adapter of this run; give another --out, or --overwrite",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+/// By what an adapter is known as that of a run.
+fn run_hash(identity: &BTreeMap<String, String>) -> String {
+    lowrank_store::hash::of_bytes(format!("{identity:?}").as_bytes())
+}
+
+/// Where the hash of a run's identity stands in an adapter's provenance.
+const RUN: &str = "lowrank.run";
 
 /// Writes the adapter as it stands, trained or just started, with the start's own factors in `initial/`; returns the
 /// largest difference of logits after reading it back.
@@ -102,7 +127,7 @@ fn provenance(
     init: &str,
     started: &Started,
     steps: Option<u64>,
-) -> std::collections::BTreeMap<String, String> {
+) -> BTreeMap<String, String> {
     let choices: Vec<String> = started.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut facts = vec![
         ("lowrank.version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -111,11 +136,23 @@ fn provenance(
         ("lowrank.init", init.to_owned()),
         ("lowrank.init_options", choices.join(" ")),
         ("lowrank.form", options.form.clone()),
+        (PROMPT, prompt_format(prepared).to_owned()),
         ("lowrank.rank", options.rank.to_string()),
         ("lowrank.seed", options.seed.to_string()),
+        (RUN, run_hash(&started.identity)),
     ];
     facts.extend(steps.map(|steps| ("lowrank.steps", steps.to_string())));
     facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The format of `lowrank generate` that writes a prompt as the training did.
+fn prompt_format(prepared: &Prepared) -> &'static str {
+    let summary = &prepared.data.summary;
+    match summary.kind {
+        _ if summary.chat => "chat",
+        Kind::QuestionAnswer => "plain",
+        _ => "raw",
+    }
 }
 
 /// Writes, reads back, mounts what was read on the unmodified base and compares logits on sample tokens.

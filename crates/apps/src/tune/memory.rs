@@ -1,12 +1,16 @@
 //! What a run will cost, from the shapes and the rate of one measured product.
 
+use std::collections::BTreeMap;
+
 use lowrank_adapt::Weight;
 use lowrank_linalg::{from_rows, multiply};
 use lowrank_models::Recompute;
-use lowrank_record::Seed;
+use lowrank_record::{Need, Seed};
+use lowrank_task::BatchPlan;
+use lowrank_train::Settings;
 
 use super::outcome::DryRun;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, initialiser};
 use super::{Tune, settings};
 use crate::error::Because;
 use crate::{AppError, Progress};
@@ -34,26 +38,117 @@ fn rate(progress: &dyn Progress) -> Result<f64, AppError> {
     Ok(if seconds > 0.0 { 2.0 * (SIDE * SIDE * SIDE) as f64 / seconds } else { RATE })
 }
 
-/// Counts flops and bytes of a step and predicts the process's largest memory, and the time of all steps of all starts; of a
-/// start alone, which trains nothing, the time of one pass.
+/// Floating-point operations of passes over a model's layers, for rows of `time` tokens.
+struct Flops {
+    /// Values in the linear layers.
+    linear: f64,
+    /// Values in the head.
+    head: f64,
+    /// Values in the low-rank factors.
+    low_rank: f64,
+    /// Causal attention, for each token and pass over the scores' products.
+    attention: f64,
+    /// Products with each frozen weight in a step: one more where blocks are computed again.
+    products: f64,
+}
+
+impl Flops {
+    fn of(prepared: &Prepared) -> Flops {
+        let config = &prepared.model.decoder.config;
+        let values = |shape: [usize; 2]| shape.iter().product::<usize>() as f64;
+        Flops {
+            linear: prepared.model.decoder.sites().iter().map(|(_, site)| values(site.shape())).sum(),
+            head: (config.vocabulary * config.hidden) as f64,
+            low_rank: prepared.plan.parameters() as f64,
+            // Half of the scores are seen.
+            attention: (prepared.batching.time * config.heads * config.head_dim * config.layers) as f64,
+            products: if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 },
+        }
+    }
+
+    /// Forward and backward. Frozen weights have no gradient of their own; attention computes its scores again.
+    fn step(&self, tokens: f64) -> f64 {
+        let frozen = 2.0 * (self.products * self.linear + 2.0 * self.head);
+        tokens * (frozen + 6.0 * self.low_rank + 7.0 * self.attention)
+    }
+
+    /// Forward alone.
+    fn evaluation(&self, tokens: f64) -> f64 {
+        tokens * (2.0 * (self.linear + self.head + self.low_rank) + 2.0 * self.attention)
+    }
+
+    /// A step's passes without adapters, and six thin products with each gradient, formed or not, as is cheaper.
+    fn evidence(&self, prepared: &Prepared, tokens: f64) -> f64 {
+        let thin = |site: &lowrank_attach::Site| {
+            let [out, inp] = site.shape.map(|side| side as f64);
+            let columns = (4 * site.rank).min(site.shape[0].min(site.shape[1])) as f64;
+            let formed = 2.0 * tokens * out * inp + 12.0 * columns * out * inp;
+            formed.min(12.0 * tokens * columns * (out + inp))
+        };
+        self.step(tokens) + prepared.plan.sites.iter().map(thin).sum::<f64>()
+    }
+}
+
+/// Counts flops and bytes of a step and predicts the process's largest memory, and the time of everything that is computed: of
+/// a start alone its evidence, of a run also the steps and evaluations of all its starts.
 pub(super) fn predict(
     prepared: &Prepared,
     options: &Tune,
     train: bool,
     progress: &dyn Progress,
 ) -> Result<DryRun, AppError> {
+    let flops = Flops::of(prepared);
+    let plan = BatchPlan::new(&prepared.data.train, prepared.batching, settings::data_order(options), 0);
+    let places = plan.input("batching the data")?.places();
+    let mean = places.iter().sum::<usize>() as f64 / places.len() as f64;
+    let per_step = flops.step(mean) * f64::from(options.accumulate);
+    let starts = std::iter::once((options.init.as_str(), options.own_rate())).chain(options.compared()?);
+    let (mut all, mut steps) = (0.0, 0);
+    for (index, (name, rate)) in starts.enumerate() {
+        let choices = if index == 0 { options.init_options() } else { BTreeMap::new() };
+        if initialiser(name, &choices)?.needs().contains(&Need::Gradient) {
+            all += flops.evidence(prepared, mean);
+        }
+        if train {
+            let settings = settings::of(prepared, options, rate)?;
+            steps = settings.steps;
+            all += steps as f64 * per_step;
+            all += evaluations(&settings) * flops.evaluation(held_out_places(prepared)? as f64);
+        }
+    }
+    let model_bytes = prepared.model.decoder.bytes();
+    let largest = places.into_iter().max().unwrap_or(0);
+    Ok(DryRun {
+        sites: prepared.plan.sites.iter().map(|site| (site.name.clone(), site.rank)).collect(),
+        parameters: prepared.plan.parameters(),
+        model_bytes,
+        predicted_peak_bytes: model_bytes + 4 * floats(prepared, largest) + PROCESS,
+        steps,
+        tokens_per_step: (mean * f64::from(options.accumulate)).round() as usize,
+        flops_per_step: per_step,
+        predicted_seconds: all / (STEP_RATE * rate(progress)?),
+    })
+}
+
+/// How often the held-out examples are evaluated: before, during and after.
+fn evaluations(settings: &Settings) -> f64 {
+    if settings.eval_every == 0 {
+        return 0.0;
+    }
+    1.0 + settings.steps.div_ceil(settings.eval_every) as f64
+}
+
+fn held_out_places(prepared: &Prepared) -> Result<usize, AppError> {
+    if prepared.data.held_out.is_empty() {
+        return Ok(0);
+    }
+    let plan = BatchPlan::in_order(&prepared.data.held_out, prepared.batching);
+    Ok(plan.input("batching the held-out data")?.places().iter().sum())
+}
+
+/// Numbers that a step of `tokens` keeps besides the model.
+fn floats(prepared: &Prepared, tokens: usize) -> usize {
     let config = &prepared.model.decoder.config;
-    let tokens = prepared.batching.batch * prepared.batching.time;
-    let sites = prepared.model.decoder.sites();
-    let linear: usize = sites.iter().map(|(_, site)| site.shape().iter().product::<usize>()).sum();
-    let head = config.vocabulary * config.hidden;
-    // Frozen weights cost one product forward and one backward; recomputation repeats the forward of the blocks.
-    let products = if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 };
-    let matrices = 2.0 * tokens as f64 * (products * linear as f64 + 2.0 * head as f64);
-    let low_rank = 6.0 * tokens as f64 * prepared.plan.parameters() as f64;
-    let attention = 14.0 / 2.0
-        * (tokens * prepared.batching.time * config.heads * config.head_dim * config.layers) as f64;
-    let flops = matrices + low_rank + attention;
     // Values that the backward finds: for each token and block the states before the norms and linears.
     let kv = config.kv_heads * config.head_dim;
     let block = 5 * config.hidden + 4 * config.heads * config.head_dim + 4 * kv + 3 * config.intermediate;
@@ -62,6 +157,7 @@ pub(super) fn predict(
         Recompute::Blocks => config.layers * config.hidden + block,
     };
     let chunk = (6 << 20).min(tokens * config.vocabulary);
+    let sites = prepared.model.decoder.sites();
     let widest = sites.iter().map(|(_, site)| match site.weight() {
         // A stored weight is widened into a buffer while it is used.
         Weight::Frozen(matrix) if matrix.bytes() < 4 * matrix.shape().iter().product::<usize>() => {
@@ -69,23 +165,8 @@ pub(super) fn predict(
         }
         _ => 0,
     });
-    let widest = widest.max().unwrap_or(0);
     let optimiser = 6 * prepared.plan.parameters();
-    let floats = tokens * kept + chunk + 4 * tokens * config.intermediate + widest + optimiser;
-    let model_bytes = prepared.model.decoder.bytes();
-    let steps = if train { settings::steps(prepared, options)? } else { 0 };
-    let passes = if train { steps * (1 + options.compare.len() as u64) } else { 1 };
-    let per_step = flops * f64::from(options.accumulate);
-    Ok(DryRun {
-        sites: prepared.plan.sites.iter().map(|site| (site.name.clone(), site.rank)).collect(),
-        parameters: prepared.plan.parameters(),
-        model_bytes,
-        predicted_peak_bytes: model_bytes + 4 * floats + PROCESS,
-        steps,
-        tokens_per_step: tokens * options.accumulate as usize,
-        flops_per_step: per_step,
-        predicted_seconds: passes as f64 * per_step / (STEP_RATE * rate(progress)?),
-    })
+    tokens * kept + chunk + 4 * tokens * config.intermediate + widest.max().unwrap_or(0) + optimiser
 }
 
 /// Code, tokenizer and data of a small run, in bytes.

@@ -99,10 +99,10 @@ pub struct Tune {
     #[arg(long, help_heading = "Adapter")]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompress: bool,
-    /// Sequences that a start from gradients sees; 0 is one training batch, which takes no more memory than a step
+    /// Records that a start from gradients sees, drawn from the training data; 0 is the batch of the first step
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration: usize,
-    /// Sequences of one calibration pass, 0 is --batch; with more than one pass they are repeated for the power iterations
+    /// Rows of one calibration pass, 0 is --batch; where several passes are needed, all are repeated for the power iterations
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration_batch: usize,
     /// Calibrate on these rows of token ids (a JSON list of lists) instead of the data
@@ -169,7 +169,7 @@ pub struct Tune {
     /// Evaluate every so many steps; 0 is a tenth of the run
     #[arg(long, default_value_t = 0, value_name = "STEPS", help_heading = "Training")]
     pub eval_every: u64,
-    /// Evaluate on at most this many held-out sequences
+    /// Hold out, and evaluate on, at most this many records (rows of a plain text); 0 is no limit
     #[arg(long, default_value_t = 64, value_name = "N", help_heading = "Training")]
     pub eval_limit: usize,
     /// Stop after so many evaluations without improvement; 0 never stops early
@@ -226,7 +226,33 @@ pub enum RecomputeChoice {
 /// Learning rate when none is given: the size that full fine-tuning of small decoders takes.
 const RATE: f64 = 5e-4;
 
+/// What a run without arguments does, so that it is over in two minutes on two cores.
+const DEMONSTRATION_STEPS: u64 = 80;
+/// Its rate, for both of its starts: of the size that full fine-tuning takes, where gradient starts are at home.
+pub(super) const DEMONSTRATION_RATE: f64 = 1e-3;
+
 impl Tune {
+    /// Whether nothing was said of model and data.
+    #[must_use]
+    pub fn is_demonstration(&self) -> bool {
+        self.model.is_none() && self.data.is_none()
+    }
+
+    /// With every default filled in that depends on other options: the rate, and what a demonstration does.
+    #[must_use]
+    pub fn resolved(&self) -> Tune {
+        let mut options = self.clone();
+        if options.is_demonstration() {
+            options.steps = options.steps.or(Some(DEMONSTRATION_STEPS));
+            options.rate = options.rate.or(Some(DEMONSTRATION_RATE));
+            if options.compare.is_empty() && options.init != "kaiming" {
+                options.compare.push("kaiming".to_owned());
+            }
+        }
+        options.rate = Some(options.own_rate());
+        options
+    }
+
     /// The rate of the start itself.
     #[must_use]
     pub fn own_rate(&self) -> f64 {

@@ -20,7 +20,9 @@ pub struct RunSummary {
     pub stopped: Stopped,
     /// Steps done.
     pub steps: u64,
-    /// Tokens read.
+    /// The step whose values the adapter has: the last, or with --patience that of the best evaluation.
+    pub values_of: u64,
+    /// Tokens of examples read.
     pub tokens: u64,
     /// Training loss of the first step, nats per token.
     pub first_loss: Option<f64>,
@@ -28,7 +30,7 @@ pub struct RunSummary {
     pub last_loss: Option<f64>,
     /// Held-out loss before the first step.
     pub held_out_before: Option<f64>,
-    /// Held-out loss after the last step.
+    /// Held-out loss of the adapter's values.
     pub held_out_after: Option<f64>,
     /// Speed of the steps alone.
     pub tokens_per_second: Option<f64>,
@@ -49,7 +51,6 @@ pub struct RunSummary {
     #[serde(skip)]
     pub times: Vec<(u64, f64)>,
     /// What became of each layer.
-    #[serde(skip)]
     pub changes: Vec<SiteChange>,
     #[serde(skip)]
     pub(crate) started: Started,
@@ -123,11 +124,11 @@ pub struct DryRun {
     pub predicted_peak_bytes: usize,
     /// Steps.
     pub steps: u64,
-    /// Tokens of a step.
+    /// Places for tokens in a step, on average, padding included.
     pub tokens_per_step: usize,
     /// Floating-point operations of a step.
     pub flops_per_step: f64,
-    /// Predicted seconds at the rate of a product measured just now.
+    /// Predicted seconds of evidence, steps and evaluations, at the rate of a product measured just now.
     pub predicted_seconds: f64,
 }
 
@@ -161,6 +162,9 @@ impl fmt::Display for Tuned {
             )?;
         }
         if let Some(run) = self.runs.first() {
+            if run.values_of != run.steps {
+                writeln!(f, "the adapter has the values of step {}, the best evaluation", run.values_of)?;
+            }
             if let Some(seconds) = run.seconds_to_first_step {
                 writeln!(f, "first step done after {seconds:.2} s")?;
             }

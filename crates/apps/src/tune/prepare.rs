@@ -1,6 +1,7 @@
 //! Everything before the first step: model, data, plan, evidence, start.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use lowrank_adapt::{Form, Offset, Weight};
 use lowrank_attach::{
@@ -10,7 +11,7 @@ use lowrank_eval::layout;
 use lowrank_init::{Initialiser, Leading};
 use lowrank_models::Recompute;
 use lowrank_record::{Need, Seed};
-use lowrank_task::{Batching, Example, Layout};
+use lowrank_task::{Batch, BatchPlan, Batching, Example, Layout};
 use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::Targets;
 
@@ -40,6 +41,8 @@ pub(crate) struct Started {
     pub(crate) evidence_peak: Option<u64>,
     /// The start's choices as they are in force.
     pub(crate) settings: Vec<(String, String)>,
+    /// What decides the numbers of a run from this start.
+    pub(crate) identity: BTreeMap<String, String>,
 }
 
 impl Prepared {
@@ -76,13 +79,11 @@ impl Prepared {
             data: options.data.as_deref(),
             held_out_data: options.held_out_data.as_deref(),
             held_out: options.held_out,
+            eval_limit: options.eval_limit,
             limit: options.limit,
             layout: Layout { format: options.format.format(), loss_on: options.loss_on.learn(), max_length },
         };
-        let mut data = read(&reading, &model, Seed(options.seed))?;
-        if options.eval_limit > 0 {
-            data.held_out.truncate(options.eval_limit);
-        }
+        let data = read(&reading, &model, Seed(options.seed))?;
         let longest =
             data.train.iter().chain(&data.held_out).map(|example| example.tokens.len()).max().unwrap_or(2);
         // Rows are as long as the longest record unless packing can fill longer ones.
@@ -117,6 +118,12 @@ impl Prepared {
         for line in self.data.summary.to_string().lines() {
             progress.say(line);
         }
+        if let Some(summary) = &self.data.held_out_summary {
+            let (read, truncated, dropped) = (summary.read, summary.truncated, summary.dropped);
+            progress.say(&format!(
+                "held-out file: {read} records, {truncated} truncated, {dropped} dropped with nothing left to learn"
+            ));
+        }
         progress.say(&format!(
             "{} examples to train on, {} held out",
             self.data.train.len(),
@@ -137,25 +144,28 @@ impl Prepared {
         options: &Tune,
         name: &str,
         choices: &BTreeMap<String, String>,
-        kept: Option<Kept<'_>>,
+        kept: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Started, AppError> {
         let initialiser = initialiser(name, choices)?;
         let form = form(&options.form)?;
+        let identity = settings::identity(self, options, name, choices)?;
         let settings =
             initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         if options.offset_in_base() {
             self.originals = frozen(&self.model)?;
         }
+        let kept = kept.map(|path| Kept { path, identity: &identity });
         if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
             let starts = stored_start::read(kept, &self.plan)?;
             let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, form, ADAPTER)
                 .input(format!("the stored start {}", kept.path.display()))?;
-            return Ok(Started { attached, evidence_peak: None, settings });
+            return Ok(Started { attached, evidence_peak: None, settings, identity });
         }
         let seed = Seed(options.seed);
         let (mut gradients, mut evidence_peak) = (None, None);
         if initialiser.needs().contains(&Need::Gradient) {
+            progress.say(&format!("{name}: collecting the gradients of {} layers", self.plan.sites.len()));
             progress.reset_peak();
             gradients = Some(self.gradients(options, &|rank| initialiser.leading(rank), seed)?);
             evidence_peak = progress.peak_memory();
@@ -176,30 +186,18 @@ impl Prepared {
         if let Some(kept) = kept {
             stored_start::write(&attached, kept)?;
         }
-        Ok(Started { attached, evidence_peak, settings })
+        Ok(Started { attached, evidence_peak, settings, identity })
     }
 
-    /// The leading factors of the gradient of each layer, on the first sequences of the training order.
+    /// The leading factors of the gradient of each layer: of the first step's batch, or of what the options name.
     fn gradients(
         &mut self,
         options: &Tune,
         leading: &dyn Fn(usize) -> Leading,
         seed: Seed,
     ) -> Result<Gradients, AppError> {
-        let examples: Vec<Example> = match &options.calibration_tokens {
-            Some(file) => token_rows(file, &self.model)?.into_iter().map(whole_row).collect(),
-            None => {
-                let order = seed.at("calibration", "order").permutation(self.data.train.len());
-                let count = if options.calibration > 0 { options.calibration } else { options.batch };
-                let chosen = order.into_iter().take(count);
-                chosen.map(|index| self.data.train[index].clone()).collect()
-            }
-        };
-        let longest = examples.iter().map(|example| example.tokens.len()).max().unwrap_or(2);
-        let batch = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
-        let batching = Batching { batch, time: longest, packing: false, pad: self.batching.pad };
-        let calibration: Vec<Calibration> = batches(&examples, batching)
-            .input("batching the calibration text")?
+        let calibration: Vec<Calibration> = self
+            .calibration(options, seed)?
             .into_iter()
             .map(|batch| Calibration {
                 layout: layout(&batch),
@@ -216,6 +214,29 @@ impl Prepared {
             seed.at("init", "evidence"),
         )
         .input("collecting gradients")
+    }
+
+    /// The batches on which gradients are collected.
+    fn calibration(&self, options: &Tune, seed: Seed) -> Result<Vec<Batch>, AppError> {
+        let rows = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
+        let batching = Batching { batch: rows, ..self.batching };
+        let train = &self.data.train;
+        let found = if let Some(file) = &options.calibration_tokens {
+            let rows: Vec<Example> = token_rows(file, &self.model)?.into_iter().map(whole_row).collect();
+            let time = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(2);
+            batches(&rows, Batching { time, packing: false, ..batching })
+        } else if options.calibration > 0 {
+            let order = seed.at("calibration", "order").permutation(train.len());
+            let chosen: Vec<Example> =
+                order.into_iter().take(options.calibration).map(|index| train[index].clone()).collect();
+            batches(&chosen, batching)
+        } else {
+            // The first step sees it next: no more memory than that step, and nothing that training would not see.
+            BatchPlan::new(train, self.batching, settings::data_order(options), 0)
+                .and_then(|plan| plan.batch(0))
+                .map(|batch| vec![batch])
+        };
+        found.input("batching the calibration text")
     }
 
     /// Takes every adapter off and puts replaced weights back.

@@ -55,7 +55,11 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
                 vec![
                     run.init.clone(),
                     format!("{:.1e}", run.rate),
-                    run.steps.to_string(),
+                    if run.values_of == run.steps {
+                        run.steps.to_string()
+                    } else {
+                        format!("{} (values of step {})", run.steps, run.values_of)
+                    },
                     run.tokens.to_string(),
                     loss(run.first_loss),
                     loss(run.last_loss),
@@ -104,9 +108,9 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         y: y.to_owned(),
         lines,
     };
-    let held_out = |run: &RunSummary| Line {
+    let held_out = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> Option<f64>| Line {
         name: run.init.clone(),
-        points: run.curve.iter().filter_map(|line| Some((line.step as f64, line.eval?))).collect(),
+        points: run.curve.iter().filter_map(|line| Some((x(line)?, line.eval?))).collect(),
         marked: true,
     };
     let training = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> Option<f64>| {
@@ -128,12 +132,24 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
     };
     let step = |line: &lowrank_train::metrics::Line| Some(line.step as f64);
     let tokens = |line: &lowrank_train::metrics::Line| Some(line.tokens? as f64);
-    let timed = |run: &RunSummary| {
-        let times: std::collections::BTreeMap<u64, f64> = run.times.iter().copied().collect();
-        training(run, &|line| times.get(&line.step).copied())
+    let seconds = |run: &RunSummary| -> std::collections::BTreeMap<u64, f64> {
+        // Before the first step no time has passed, unless the run was begun by another process.
+        let first = run.times.first().filter(|(step, _)| *step == 1).map(|_| (0, 0.0));
+        first.into_iter().chain(run.times.iter().copied()).collect()
+    };
+    let whole = runs.iter().all(|run| run.times.first().is_none_or(|(step, _)| *step == 1));
+    let time = if whole {
+        "seconds in training steps"
+    } else {
+        "seconds in training steps since the run was resumed"
     };
     vec![
-        plot("Held-out loss", "step", "nats per token", runs.iter().map(held_out).collect()),
+        plot(
+            "Held-out loss",
+            "step",
+            "nats per token",
+            runs.iter().map(|run| held_out(run, &step)).collect(),
+        ),
         plot(
             "Training loss, mean of 8 steps",
             "step",
@@ -148,9 +164,25 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         ),
         plot(
             "Training loss against time",
-            "seconds in training steps",
+            time,
             "nats per token",
-            runs.iter().map(timed).collect(),
+            runs.iter()
+                .map(|run| {
+                    let times = seconds(run);
+                    training(run, &|line| times.get(&line.step).copied())
+                })
+                .collect(),
+        ),
+        plot(
+            "Held-out loss against time",
+            time,
+            "nats per token",
+            runs.iter()
+                .map(|run| {
+                    let times = seconds(run);
+                    held_out(run, &|line| times.get(&line.step).copied())
+                })
+                .collect(),
         ),
         plot("Learning rate", "step", "rate", runs.iter().map(rate).collect()),
     ]

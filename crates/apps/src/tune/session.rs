@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lowrank_record::Seed;
-use lowrank_train::{Group, Outcome, Place, Run, Stop, TrainError, metrics, train as run};
+use lowrank_train::{Group, Settings, metrics};
 
 use super::Tune;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started};
-use super::settings::{self, identity};
-use super::stored_start::Kept;
+use super::{settings, stored_start};
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
-use crate::watch::Watch;
+use crate::training::{self, Told};
 use crate::{AppError, Progress};
 
 /// Starts and trains one adapter; it stays mounted.
@@ -29,10 +27,9 @@ pub(super) fn train(
     progress: &mut dyn Progress,
 ) -> Result<RunSummary, AppError> {
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
-    let (settings, identity) =
-        (settings::of(prepared, options, rate)?, identity(prepared, options, name, choices)?);
-    let kept = Kept { path: &folder.join("start.safetensors"), identity: &identity };
-    let started = prepared.start(options, name, choices, Some(kept), progress)?;
+    let settings = settings::of(prepared, options, rate)?;
+    let kept = folder.join(stored_start::FILE);
+    let started = prepared.start(options, name, choices, Some(&kept), progress)?;
     let started_at = progress.now();
     progress.reset_peak();
     let training = Training::new(
@@ -43,34 +40,28 @@ pub(super) fn train(
         prepared.batching,
         options.accumulate,
         prepared.recompute,
-        Seed(options.seed).at("data", "order"),
+        settings::data_order(options),
     );
     let mut training = training.input("batching the data")?;
-    let place = if options.resume { Place::Resume(folder.into()) } else { Place::Fresh(folder.into()) };
-    let stop = Stop::default();
-    progress.begin(name, settings.steps);
-    let mut watch = Watch::new(progress, stop.clone());
-    let outcome = run(&mut training, &settings, &Run { place, identity }, &mut watch, &stop);
-    let watched = watch.finish();
-    progress.end();
-    let outcome: Outcome = match outcome {
-        Err(differs @ TrainError::Differs { .. }) => return Err(AppError::usage(differs.to_string())),
-        outcome => outcome.while_doing(format!("training {name}"))?,
-    };
+    progress.say(&budget(prepared, options, &settings));
+    let told = Told { label: name, folder, resume: options.resume, identity: started.identity.clone() };
+    let (outcome, watched) = training::run(&mut training, &settings, told, progress)?;
     if !outcome.untouched.is_empty() {
         progress.say(&format!("warning: never had a gradient: {}", outcome.untouched.join(", ")));
     }
     let lines = metrics::read(folder).while_doing("reading the metrics")?;
+    let held_out_at = |step: u64| lines.iter().find(|line| line.step == step).and_then(|line| line.eval);
     Ok(RunSummary {
         init: name.to_owned(),
         rate,
         stopped: outcome.stopped,
         steps: outcome.steps,
+        values_of: outcome.values_of,
         tokens: outcome.tokens,
         first_loss: lines.iter().find_map(|line| line.loss),
         last_loss: outcome.loss,
-        held_out_before: lines.iter().find_map(|line| line.eval.filter(|_| line.step == 0)),
-        held_out_after: lines.iter().rev().find_map(|line| line.eval),
+        held_out_before: held_out_at(0),
+        held_out_after: held_out_at(outcome.values_of),
         tokens_per_second: (watched.seconds > 0.0).then(|| watched.tokens as f64 / watched.seconds),
         seconds_to_first_step: watched.first_step.map(|at| at - begun),
         seconds_to_start: started_at - begun,
@@ -82,6 +73,20 @@ pub(super) fn train(
         changes: changes(&started)?,
         started,
     })
+}
+
+/// What will be done, in a line.
+fn budget(prepared: &Prepared, options: &Tune, settings: &Settings) -> String {
+    let rows = prepared.batching.batch * options.accumulate as usize;
+    let length = if prepared.batching.packing { "of" } else { "of up to" };
+    let evaluated = match settings.eval_every {
+        0 => "no held-out data".to_owned(),
+        every => format!("{} held out, evaluated every {every} steps", prepared.data.held_out.len()),
+    };
+    format!(
+        "{} steps of {rows} rows {length} {} tokens at rate {:.1e}; {evaluated}",
+        settings.steps, prepared.batching.time, settings.rate
+    )
 }
 
 fn trainables(started: &Started) -> Vec<Trainable> {

@@ -12,6 +12,7 @@ use super::{ScheduleChoice, Tune};
 use crate::AppError;
 use crate::data;
 use crate::error::Because;
+use crate::training::checked;
 
 /// Optimiser steps: as asked, or as many as the epochs have.
 ///
@@ -21,10 +22,14 @@ pub(super) fn steps(prepared: &Prepared, options: &Tune) -> Result<u64, AppError
     if let Some(steps) = options.steps {
         return Ok(steps);
     }
-    let order = Seed(options.seed).at("data", "order");
-    let plan = BatchPlan::new(&prepared.data.train, prepared.batching, order, 0);
+    let plan = BatchPlan::new(&prepared.data.train, prepared.batching, data_order(options), 0);
     let batches = plan.input("batching the data")?.batches() as f64;
     Ok(((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1))
+}
+
+/// The seed of the order in which the training data are met.
+pub(super) fn data_order(options: &Tune) -> Seed {
+    Seed(options.seed).at("data", "order")
 }
 
 /// The trainer's settings for one start.
@@ -34,13 +39,19 @@ pub(super) fn steps(prepared: &Prepared, options: &Tune) -> Result<u64, AppError
 pub(super) fn of(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Settings, AppError> {
     let steps = steps(prepared, options)?;
     let choices = options.optimiser_option.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let optimiser = Method::by_name(&options.optimiser, choices).input("the recipe")?;
+    let optimiser = checked(Method::by_name(&options.optimiser, choices))?;
     let shape = match options.schedule {
         ScheduleChoice::Constant => Shape::Constant,
         ScheduleChoice::Linear => Shape::Linear,
         ScheduleChoice::Cosine => Shape::Cosine,
     };
     let has_held_out = !prepared.data.held_out.is_empty();
+    if !has_held_out && (options.patience > 0 || options.eval_every > 0) {
+        let flag = if options.patience > 0 { "--patience" } else { "--eval-every" };
+        return Err(AppError::usage(format!(
+            "{flag} needs held-out data: give --held-out a share above 0, or --held-out-data FILE"
+        )));
+    }
     let every = |asked: u64, parts: u64| if asked > 0 { asked } else { (steps / parts).max(1) };
     let settings = Settings {
         steps,
@@ -59,7 +70,7 @@ pub(super) fn of(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Setti
         seed: Seed(options.seed),
         ..Settings::default()
     };
-    settings.check().input("the recipe")?;
+    checked(settings.check())?;
     Ok(settings)
 }
 

@@ -10,6 +10,9 @@ use lowrank_store::checkpoint::Checkpoint;
 use crate::AppError;
 use crate::error::Because;
 
+/// The file in a run folder.
+pub(super) const FILE: &str = "start.safetensors";
+
 /// Where a start is kept, and what decided it.
 #[derive(Clone, Copy)]
 pub(super) struct Kept<'a> {
@@ -30,16 +33,16 @@ pub(super) fn write(attached: &[Attached], kept: Kept<'_>) -> Result<(), AppErro
     Checkpoint { tensors, integers: Vec::new(), json }.save(kept.path).while_doing("storing the start")
 }
 
-/// Reads them in the plan's order.
+/// Refuses a start that was decided by something else; none is kept before the first step.
 ///
 /// # Errors
-/// [`AppError::Usage`] when it was decided by something else, or a layer of the plan is not in the file.
-pub(super) fn read(Kept { path, identity }: Kept<'_>, plan: &Plan) -> Result<Vec<Start>, AppError> {
+/// [`AppError::Usage`] naming what differs.
+pub(super) fn check(kept: Kept<'_>) -> Result<(), AppError> {
+    if kept.path.is_file() { load(kept).map(drop) } else { Ok(()) }
+}
+
+fn load(Kept { path, identity }: Kept<'_>) -> Result<Checkpoint, AppError> {
     let stored = Checkpoint::load(path).input("reading the stored start")?;
-    let offset = [Offset::None, Offset::Shadow, Offset::Base]
-        .into_iter()
-        .find(|&offset| stored.json["offset"] == name(offset))
-        .ok_or_else(|| AppError::usage(format!("{} does not say its offset", path.display())))?;
     for (key, now) in identity {
         if stored.json["identity"][key] != **now {
             return Err(AppError::usage(format!(
@@ -50,6 +53,19 @@ pub(super) fn read(Kept { path, identity }: Kept<'_>, plan: &Plan) -> Result<Vec
             )));
         }
     }
+    Ok(stored)
+}
+
+/// Reads them in the plan's order.
+///
+/// # Errors
+/// [`AppError::Usage`] when it was decided by something else, or a layer of the plan is not in the file.
+pub(super) fn read(kept: Kept<'_>, plan: &Plan) -> Result<Vec<Start>, AppError> {
+    let (stored, path) = (load(kept)?, kept.path);
+    let offset = [Offset::None, Offset::Shadow, Offset::Base]
+        .into_iter()
+        .find(|&offset| stored.json["offset"] == name(offset))
+        .ok_or_else(|| AppError::usage(format!("{} does not say its offset", path.display())))?;
     let mut tensors: BTreeMap<String, Vec<f32>> =
         stored.tensors.into_iter().map(|(name, _, values)| (name, values)).collect();
     let mut take = |key: String| {

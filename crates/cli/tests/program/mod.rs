@@ -36,10 +36,19 @@ impl Folder {
 
     /// Runs and expects success; returns standard output.
     pub fn succeed(&self, arguments: &[&str]) -> String {
+        self.tell(arguments).0
+    }
+
+    /// Runs and expects success; returns standard output and what was told beside it: nothing with `--quiet`.
+    pub fn tell(&self, arguments: &[&str]) -> (String, String) {
         let output = self.run(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{arguments:?} failed:\n{errors}");
-        String::from_utf8(output.stdout).unwrap()
+        assert!(
+            errors.is_empty() || !arguments.contains(&"--quiet"),
+            "{arguments:?} is not quiet:\n{errors}"
+        );
+        (String::from_utf8(output.stdout).unwrap(), errors)
     }
 
     /// Runs and expects this exit code, one error, and each of the words in it.
@@ -51,6 +60,7 @@ impl Folder {
             assert!(errors.contains(word), "{arguments:?} should speak of {word:?}, said:\n{errors}");
         }
         assert!(!errors.contains("panicked"), "{arguments:?} panicked:\n{errors}");
+        assert_eq!(errors.matches("error: ").count(), 1, "{arguments:?} should tell one error:\n{errors}");
     }
 }
 

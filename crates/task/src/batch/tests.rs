@@ -27,7 +27,7 @@ fn a_hand_laid_row() {
     assert_eq!(batch.targets, [-100, 13, -100, 22, 23, -100]);
     assert_eq!(batch.starts, [0, 0, 0, 3, 3, 5]);
     assert_eq!(batch.positions, [0, 1, 2, 0, 1, 0]);
-    assert_eq!((batch.batch, batch.time, batch.loss_tokens()), (1, 6, 3));
+    assert_eq!((batch.batch, batch.time, batch.loss_tokens(), batch.filled), (1, 6, 3, 5));
 }
 
 #[test]
@@ -35,7 +35,8 @@ fn without_packing_rows_are_as_long_as_the_longest() {
     let examples = examples(&[2, 4, 3]);
     let plan = BatchPlan::in_order(&examples, Batching { packing: false, ..PACKED }).unwrap();
     let first = plan.batch(0).unwrap();
-    assert_eq!((first.batch, first.time), (2, 4));
+    assert_eq!((first.batch, first.time, first.filled), (2, 4, 6));
+    assert_eq!(plan.places(), [8, 3]);
     assert_eq!(first.tokens, [1, 2, 9, 9, 1001, 1002, 1003, 1004]);
     assert_eq!(first.starts, [0, 0, 2, 3, 0, 0, 0, 0]);
     assert_eq!(first.targets, [2, -100, -100, -100, 1002, 1003, -100, -100]);
@@ -51,6 +52,7 @@ fn rows_are_packed_tightly() {
     let plan = BatchPlan::in_order(&examples, PACKED).unwrap();
     assert_eq!(plan.rows(0).unwrap(), [vec![0, 5], vec![1, 4]]);
     assert_eq!(plan.rows(1).unwrap(), [vec![2, 3]]);
+    assert_eq!(plan.places(), [16, 8]);
 }
 
 #[test]

@@ -113,6 +113,21 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
+fn the_end_of_a_turn_is_the_templates_own() {
+    let tokenizer = bytes();
+    let template = ChatTemplate::of(&tokenizer, None).unwrap().unwrap();
+    let end = end_of_turn(&tokenizer, &template).unwrap();
+    assert_eq!(end, tokenizer.token_id("<|im_end|>"));
+    let bare = ChatTemplate::new(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
+        None,
+        None,
+        None,
+    );
+    assert_eq!(end_of_turn(&tokenizer, &bare.unwrap()).unwrap(), None);
+}
+
+#[test]
 fn prompts_for_generation_are_those_of_training() {
     let tokenizer = merged();
     let template = ChatTemplate::of(&tokenizer, None).unwrap();
