@@ -58,20 +58,32 @@ pub fn entries() -> Vec<Entry> {
 /// Names with their summaries.
 #[derive(Debug, Clone, Serialize)]
 pub struct List {
-    /// Kind, name and summary of each method.
-    pub methods: Vec<(&'static str, &'static str, &'static str)>,
+    /// Each method.
+    pub methods: Vec<Listed>,
+}
+
+/// One line of the list.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// The catalogue: `start`, `form` or `optimiser`.
+    pub kind: &'static str,
+    /// The name typed by the user.
+    pub name: &'static str,
+    /// The method in one sentence.
+    pub summary: &'static str,
 }
 
 /// Every method.
 #[must_use]
 pub fn list() -> List {
-    List { methods: entries().iter().map(|entry| (entry.kind, entry.name, entry.summary)).collect() }
+    let listed = |entry: &Entry| Listed { kind: entry.kind, name: entry.name, summary: entry.summary };
+    List { methods: entries().iter().map(listed).collect() }
 }
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = "";
-        for &(kind, name, summary) in &self.methods {
+        for &Listed { kind, name, summary } in &self.methods {
             if kind != before {
                 writeln!(f, "{}{kind}s", if before.is_empty() { "" } else { "\n" })?;
                 before = kind;
@@ -97,10 +109,23 @@ pub struct Explanation {
     pub needs: Vec<String>,
     /// What it promises of the function at step 0.
     pub promise: Option<String>,
-    /// Name, default, values and meaning of each choice.
-    pub choices: Vec<[&'static str; 4]>,
+    /// What may be chosen.
+    pub choices: Vec<Choosable>,
     /// Where we differ, and what it does not do.
     pub notes: Vec<&'static str>,
+}
+
+/// A choice of a method.
+#[derive(Debug, Clone, Serialize)]
+pub struct Choosable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value where none is given.
+    pub default: &'static str,
+    /// The values it takes.
+    pub values: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
 }
 
 /// Explains one method.
@@ -134,9 +159,16 @@ impl From<&Entry> for Explanation {
                 .map(|card| card.needs.iter().map(Need::to_string).collect())
                 .unwrap_or_default(),
             promise: entry.card.map(|card| card.promise.to_string()),
-            choices: entry.choices.iter().map(|c| [c.name, c.default, c.values, c.meaning]).collect(),
+            choices: entry.choices.iter().map(Choosable::from).collect(),
             notes: entry.notes.to_vec(),
         }
+    }
+}
+
+impl From<&Choice> for Choosable {
+    fn from(choice: &Choice) -> Choosable {
+        let Choice { name, default, values, meaning } = *choice;
+        Choosable { name, default, values, meaning }
     }
 }
 
@@ -155,7 +187,7 @@ impl fmt::Display for Explanation {
         if !self.choices.is_empty() {
             writeln!(f, "\nchoices")?;
         }
-        for [name, default, values, meaning] in &self.choices {
+        for Choosable { name, default, values, meaning } in &self.choices {
             writeln!(f, "  {name} = {default}   ({values})")?;
             write_wrapped(f, "      ", meaning)?;
         }

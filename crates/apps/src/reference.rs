@@ -56,7 +56,7 @@ pub fn reference(options: &Reference) -> Result<Pages, AppError> {
     };
     let mut wrong: Vec<String> =
         pages.iter().filter(|(name, content)| differs(name, content)).map(|(name, _)| name.clone()).collect();
-    wrong.extend(left_over.into_iter().map(|name| format!("{name} (no method has this page)")));
+    wrong.extend(left_over.into_iter().map(|name| format!("{name} (no method has this page: delete it)")));
     if !wrong.is_empty() {
         let folder = options.folder.display();
         return Err(AppError::failed(format!("{folder} is not what the cards say: {}", wrong.join(", "))));
@@ -110,7 +110,8 @@ fn page(method: &Explanation) -> String {
     if !method.choices.is_empty() {
         out.push_str("\n| choice | default | values | meaning |\n| --- | --- | --- | --- |\n");
     }
-    for cells in &method.choices {
+    for choice in &method.choices {
+        let cells = [choice.name, choice.default, choice.values, choice.meaning];
         let cells = cells.map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(out, "| `{}` | `{}` | {} | {} |", cells[0], cells[1], cells[2], cells[3]);
     }

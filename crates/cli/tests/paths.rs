@@ -43,6 +43,12 @@ fn a_trained_adapter_is_plain_and_says_what_made_it() {
     let initial = read(&folder, "adapter/initial/adapter_config.json");
     assert_eq!(initial["r"].as_u64(), Some(2));
     folder.refuse(&["eval", "--adapter", "adapter/initial"], 2, &["changed base"]);
+    let layers = read(&folder, "run/start.json");
+    let facts = &layers[0]["facts"];
+    assert!(
+        layers.as_array().unwrap().len() == 42 && facts["size of the start"].as_f64().unwrap() > 0.0,
+        "{facts}"
+    );
     assert_eq!(made["lowrank.prompt"].as_str(), Some("raw"), "prompt and completion are joined as they are");
 }
 
@@ -57,6 +63,8 @@ fn without_arguments_both_starts_are_trained_and_shown() {
         assert_eq!((run["steps"].as_u64(), run["rate"].as_f64()), (Some(2), Some(1e-3)));
         assert!(run["held_out_after"].as_f64().unwrap() < run["held_out_before"].as_f64().unwrap(), "{run}");
         assert!(run["tokens_per_second"].as_f64().unwrap() > 0.0);
+        let moved = run["start_difference"].as_f64().unwrap();
+        assert!(if run["init"] == "kaiming" { moved == 0.0 } else { moved < 1e-4 }, "{moved}");
     }
     let page = std::fs::read_to_string(folder.path().join("run/report.html")).unwrap();
     let captions = [

@@ -207,15 +207,37 @@ fn sibling_imports(arrows: &Arrows, name: &str, src: &Path) -> Vec<String> {
     found
 }
 
+/// Whether `crate::module` is named, by itself or in a group `crate::{…, module::item}`.
 fn imports(text: &str, module: &str) -> bool {
-    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-    let needle = format!("crate::{module}");
-    code.into_iter().any(|line| {
-        line.match_indices(&needle).any(|(at, _)| {
-            let rest = &line[at + needle.len()..];
-            !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-        })
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    code.match_indices("crate::").any(|(at, path)| {
+        let rest = &code[at + path.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => members_of(group).any(|member| begins_with(member, module)),
+            None => begins_with(rest, module),
+        }
     })
+}
+
+/// The members of a group of imports, from behind its brace: cut at the commas that stand in no inner group.
+fn members_of(group: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let end = group.char_indices().find(|(_, letter)| {
+        depth += i32::from(*letter == '{') - i32::from(*letter == '}');
+        depth < 0
+    });
+    let whole = &group[..end.map_or(group.len(), |(at, _)| at)];
+    let mut inner = 0;
+    whole.split(move |letter| {
+        inner += i32::from(letter == '{') - i32::from(letter == '}');
+        inner == 0 && letter == ','
+    })
+}
+
+/// Whether a path begins with this module.
+fn begins_with(path: &str, module: &str) -> bool {
+    let rest = path.trim_start().strip_prefix(module);
+    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
 fn is_engine(package: &str) -> bool {
@@ -323,6 +345,28 @@ mod tests {
         assert!(parse("```text\na\n```").is_err());
         assert!(parse("```arrows\na b -> c\n```").is_err());
         assert!(parse("```arrows\na -> c\na\n```").is_err());
+    }
+
+    #[test]
+    fn imports_are_seen_in_groups_and_over_lines() {
+        for text in [
+            "use crate::merge;",
+            "use crate::merge::run;",
+            "let x = crate::merge::run();",
+            "use crate::{AppError, merge};",
+            "use crate::{\n    error::{Because, Other},\n    merge::{run, stop},\n    page,\n};",
+        ] {
+            assert!(imports(text, "merge"), "{text}");
+        }
+        for text in [
+            "// crate::merge",
+            "use crate::merged;",
+            "use crate::{AppError, page::merge};",
+            "use crate::{page::{merge, draw}, error};",
+            "use crate::{page};\nlet merge = 3;",
+        ] {
+            assert!(!imports(text, "merge"), "{text}");
+        }
     }
 
     #[test]

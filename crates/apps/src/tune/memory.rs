@@ -170,4 +170,4 @@ fn floats(prepared: &Prepared, tokens: usize) -> usize {
 }
 
 /// Code, tokenizer and data of a small run, in bytes.
-const PROCESS: usize = 60_000_000;
+const PROCESS: usize = 20_000_000;

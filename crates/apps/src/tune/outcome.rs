@@ -38,6 +38,8 @@ pub struct RunSummary {
     pub seconds_to_first_step: Option<f64>,
     /// From the start of the command to the beginning of the training.
     pub seconds_to_start: f64,
+    /// Largest difference that the start alone makes to sample logits.
+    pub start_difference: f64,
     /// Largest memory of the process while the evidence was collected.
     pub evidence_peak_bytes: Option<u64>,
     /// Largest memory of the process while training.

@@ -21,6 +21,7 @@ use crate::data::{Data, Reading, read, token_rows};
 use crate::error::Because;
 use crate::model::ADAPTER;
 use crate::objective::batches;
+use crate::verify::{largest_difference, sample_logits};
 use crate::{AppError, Model, Progress};
 
 /// A model with its data and the layers to adapt.
@@ -41,6 +42,8 @@ pub(crate) struct Started {
     pub(crate) evidence_peak: Option<u64>,
     /// The start's choices as they are in force.
     pub(crate) settings: Vec<(String, String)>,
+    /// Largest difference that the start makes to sample logits.
+    pub(crate) moved: f64,
     /// What decides the numbers of a run from this start.
     pub(crate) identity: BTreeMap<String, String>,
 }
@@ -152,6 +155,7 @@ impl Prepared {
         let identity = settings::identity(self, options, name, choices)?;
         let settings =
             initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let before = sample_logits(&self.model)?;
         if options.offset_in_base() {
             self.originals = frozen(&self.model)?;
         }
@@ -160,7 +164,8 @@ impl Prepared {
             let starts = stored_start::read(kept, &self.plan)?;
             let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, form, ADAPTER)
                 .input(format!("the stored start {}", kept.path.display()))?;
-            return Ok(Started { attached, evidence_peak: None, settings, identity });
+            let moved = largest_difference(&before, &sample_logits(&self.model)?);
+            return Ok(Started { attached, evidence_peak: None, settings, moved, identity });
         }
         let seed = Seed(options.seed);
         let (mut gradients, mut evidence_peak) = (None, None);
@@ -186,7 +191,8 @@ impl Prepared {
         if let Some(kept) = kept {
             stored_start::write(&attached, kept)?;
         }
-        Ok(Started { attached, evidence_peak, settings, identity })
+        let moved = largest_difference(&before, &sample_logits(&self.model)?);
+        Ok(Started { attached, evidence_peak, settings, moved, identity })
     }
 
     /// The leading factors of the gradient of each layer: of the first step's batch, or of what the options name.

@@ -27,6 +27,10 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
     if let Some(run) = runs.first() {
         facts.push(("Peak memory in training".to_owned(), mebibytes(run.training_peak_bytes)));
         facts.push(("Peak memory of the start".to_owned(), mebibytes(run.evidence_peak_bytes)));
+        facts.push((
+            "The start itself".to_owned(),
+            format!("moves logits by at most {:.1e}", run.start_difference),
+        ));
         if let Some(verified) = run.verified {
             facts.push((
                 "Adapter re-read from disk".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lowrank_attach::Attached;
 use lowrank_train::{Group, Settings, metrics};
 
 use super::Tune;
@@ -29,8 +30,12 @@ pub(super) fn train(
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
     let settings = settings::of(prepared, options, rate)?;
     let kept = folder.join(stored_start::FILE);
+    let kept_before = kept.is_file();
     let started = prepared.start(options, name, choices, Some(&kept), progress)?;
     let started_at = progress.now();
+    if !kept_before {
+        write_reports(&started, &folder.join("start.json"))?;
+    }
     progress.reset_peak();
     let training = Training::new(
         &prepared.model.decoder,
@@ -65,6 +70,7 @@ pub(super) fn train(
         tokens_per_second: (watched.seconds > 0.0).then(|| watched.tokens as f64 / watched.seconds),
         seconds_to_first_step: watched.first_step.map(|at| at - begun),
         seconds_to_start: started_at - begun,
+        start_difference: started.moved,
         evidence_peak_bytes: started.evidence_peak,
         training_peak_bytes: progress.peak_memory(),
         verified: None,
@@ -87,6 +93,20 @@ fn budget(prepared: &Prepared, options: &Tune, settings: &Settings) -> String {
         "{} steps of {rows} rows {length} {} tokens at rate {:.1e}; {evaluated}",
         settings.steps, prepared.batching.time, settings.rate
     )
+}
+
+/// What the start says of each layer.
+fn write_reports(started: &Started, path: &Path) -> Result<(), AppError> {
+    let layer = |each: &Attached| {
+        let facts = each.report.0.iter().map(|(name, value)| (name.clone(), serde_json::json!(value)));
+        serde_json::json!({
+            "layer": each.site.name, "rank": each.site.rank, "scale": each.site.scale,
+            "facts": facts.collect::<serde_json::Map<_, _>>(),
+        })
+    };
+    let layers: Vec<serde_json::Value> = started.attached.iter().map(layer).collect();
+    let text = serde_json::to_string_pretty(&layers).while_doing("writing what the start says")?;
+    lowrank_store::text::write(path, &(text + "\n")).while_doing("writing what the start says")
 }
 
 fn trainables(started: &Started) -> Vec<Trainable> {
