@@ -43,6 +43,16 @@ def train(model: Path, start: list[str], scaling: list[str], work: Path) -> Path
     return out
 
 
+def peft_logits(base: Path, adapter: Path, rows: list[list[int]], low: bool = False) -> tuple[torch.Tensor, PeftModel, list[str]]:
+    """Logits of PEFT's model, the model, and what PEFT warned of."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        loaded = PeftModel.from_pretrained(load(base), adapter, low_cpu_mem_usage=low).eval()
+    # PEFT only warns about missing keys and unknown settings; deprecations of transformers are not ours.
+    warned = [str(w.message)[:120] for w in said if issubclass(w.category, UserWarning)]
+    return logits_of(loaded, rows), loaded, warned
+
+
 def faults(adapter: Path, loaded: PeftModel) -> list[str]:
     """What PEFT would have let pass: tensors too many, too few or misshaped, a config that starts again."""
     found = []
@@ -67,14 +77,9 @@ def compare(model: Path, start: list[str], scaling: list[str], work: Path) -> tu
     moved = program.difference(ours, load_file(model / "expected.safetensors")["logits"], lengths)
     worst, found = 0.0, []
     for low in (False, True):
-        base = load(model)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            loaded = PeftModel.from_pretrained(base, adapter, low_cpu_mem_usage=low).eval()
-        # PEFT only warns about missing keys and unknown settings; deprecations of transformers are not ours.
-        found += [str(w.message)[:120] for w in said if issubclass(w.category, UserWarning)]
-        worst = max(worst, program.difference(ours, logits_of(loaded, rows), lengths))
-        found += faults(adapter, loaded)
+        theirs, loaded, warned = peft_logits(model, adapter, rows, low)
+        worst = max(worst, program.difference(ours, theirs, lengths))
+        found += warned + faults(adapter, loaded)
     return worst, moved, found
 
 
@@ -83,6 +88,8 @@ def main() -> int:
     torch.set_num_threads(1)
     question = "A trained and exported adapter in PEFT on the unmodified base against `lowrank eval --adapter`, max abs difference."
     report = Report("adapters", question, args.work)
+    left_out = program.unjudged(program.fresh(args.work / "adapters"))
+    report.holds("every start of `lowrank list` is judged", not left_out, ", ".join(left_out))
     for model in MODELS:
         for start, flags in program.STARTS.items():
             for scaling, extra in SCALINGS.items():

@@ -25,6 +25,7 @@ STARTS = {
     "pissa fast": ["--init", "pissa", "--init-option", "svd=fast"],
     "lora-ga paper": ["--init", "lora-ga", "--init-option", "variant=paper"],
     "lora-ga peft-compat": ["--init", "lora-ga", "--init-option", "variant=peft-compat"],
+    "lora-ga-control": ["--init", "lora-ga-control"],
 }
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -45,6 +46,13 @@ def lowrank(*arguments: object, work: Path) -> str:
     if done.returncode != 0:
         raise Refused(command, done)
     return done.stdout
+
+
+def unjudged(work: Path) -> list[str]:
+    """Starts of the program that `STARTS` leaves out."""
+    methods = json.loads(lowrank("--json", "list", work=work))["methods"]
+    judged = {flags[1] for flags in STARTS.values()}
+    return sorted({m["name"] for m in methods if m["kind"] == "start"} - judged)
 
 
 def logits(model: Path, tokens: Path, work: Path, adapter: Path | None = None) -> torch.Tensor:

@@ -45,8 +45,12 @@ class Report:
 
 
 def version() -> str:
-    """The program that was judged."""
-    return subprocess.run([os.environ["LOWRANK_BIN"], "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    """The program that was judged, and the commit of the source beside it."""
+
+    def said(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
+
+    return f"{said(os.environ['LOWRANK_BIN'], '--version')} at commit {said('git', 'describe', '--always', '--dirty')}"
 
 
 def render(work: Path) -> str:

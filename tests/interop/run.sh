@@ -32,7 +32,7 @@ fi
 scripts=("$@")
 whole=0
 if [[ ${#scripts[@]} == 0 ]]; then
-    scripts=(forward pissa lora_ga adapters)
+    scripts=(forward pissa lora_ga adapters roads)
     whole=1
     rm -rf "$work/results"
 fi
