@@ -26,7 +26,7 @@ use prepare::Prepared;
 use stored_start::Kept;
 
 const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of full fine-tuning's. With a rate tuned for \
-                                  each start the plain one catches up: docs/studies/demonstration.md";
+                                  each start the plain one catches up: studies/lora-ga/demonstration/NOTE.md";
 
 /// Trains an adapter, and those to compare it with, and writes adapter, metrics and report.
 ///

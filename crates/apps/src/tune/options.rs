@@ -19,7 +19,8 @@ pub struct Tune {
     #[arg(long, value_name = "DIR|FILE", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
-    /// Training data: JSONL (text, prompt/completion, question/answer or messages), a BIG-bench task.json or plain text
+    /// Training data: JSONL or a JSON list (text, prompt/completion, question/answer or messages), a BIG-bench task.json, or
+    /// plain text
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
