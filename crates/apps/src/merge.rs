@@ -8,9 +8,11 @@ use lowrank_store::{Format, GgufFile};
 use serde::Serialize;
 
 use crate::error::Because;
-use crate::model::{ADAPTER, NO_TOKENIZER, write_directory};
-use crate::output::{DIRECTORY_FORMATS, GGUF_FORMATS, number_format, refuse_existing, verified};
-use crate::verify::{TOLERANCE, largest_difference, sample_logits, size};
+use crate::model::{ADAPTER, NO_TOKENIZER, directory_files, write_directory};
+use crate::output::{
+    DIRECTORY_FORMATS, GGUF_FORMATS, Writes, admit, existing, go_on, number_format, verified,
+};
+use crate::verify::{allowed, largest_difference, sample_logits, size};
 use crate::{AppError, Model, Progress, embedded};
 
 /// What to merge and where to.
@@ -28,8 +30,8 @@ pub struct Merge {
     /// Number format of the merged weights: F32, F16 or BF16, in GGUF also Q8_0; anything but F32 rounds the change
     #[arg(long, default_value = "F32", value_name = "FORMAT")]
     pub format: String,
-    /// Largest difference of logits to accept, as a part of the largest logit; without it 1e-4 in F32, and what the
-    /// rounding of the format explains otherwise
+    /// Largest difference of logits to accept, as a part of the largest logit; without it at most 1e-4 in F32, less for
+    /// an adapter that does little, and what the rounding of the format explains otherwise
     #[arg(long, value_name = "PART")]
     pub tolerance: Option<f64>,
     /// Replace the output if it exists
@@ -50,6 +52,8 @@ pub struct Merged {
     pub merged_difference: f64,
     /// Largest difference of logits between base with adapter and the model read back from disk.
     pub read_difference: f64,
+    /// Largest difference of logits that the adapter makes to the base.
+    pub effect: f64,
     /// Largest absolute logit, at least 1, to judge the differences by.
     pub largest_logit: f64,
 }
@@ -60,8 +64,8 @@ impl fmt::Display for Merged {
         write!(
             f,
             "logits against base + adapter: merged in memory differ by at most {:.1e}, read back from disk by {:.1e} \
-             (largest logit {:.1})",
-            self.merged_difference, self.read_difference, self.largest_logit
+             (the adapter moves them by {:.1e}, the largest is {:.1})",
+            self.merged_difference, self.read_difference, self.effect, self.largest_logit
         )
     }
 }
@@ -73,19 +77,26 @@ impl fmt::Display for Merged {
 /// else than base and adapter, in which case nothing is left under the output's name.
 pub fn merge(options: &Merge, progress: &mut dyn Progress) -> Result<Merged, AppError> {
     let format = checked_format(options)?;
-    refuse_existing(&options.out, options.overwrite)?;
+    let files = directory_files(options.model.as_deref());
+    let writes = if is_gguf(&options.out) { Writes::File } else { Writes::Folder(&files) };
+    admit(&options.out, options.overwrite, writes)?;
     let mut model = Model::open(options.model.as_deref(), lowrank_models::Widen::Once)?;
+    let base = sample_logits(&model)?;
     let adapter = model.mount(&options.adapter)?;
     let expected = sample_logits(&model)?;
+    let size = size(&expected);
+    let limits = Limits::of(options, format, allowed(&base, &expected), size);
     for (name, linear) in model.decoder.sites_mut() {
         if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
             linear.merge(ADAPTER).while_doing(format!("merging {name}"))?;
         }
     }
     let merged_difference = largest_difference(&expected, &sample_logits(&model)?);
+    go_on(progress)?;
     progress.say(&format!("merged {} layers; writing {}", adapter.factors.len(), options.out.display()));
-    verified(&options.out, |beside| {
+    verified(&options.out, existing(options.overwrite), |beside| {
         write(&model, beside, format)?;
+        go_on(progress)?;
         let read = Model::open(Some(beside), lowrank_models::Widen::Once)?;
         let merged = Merged {
             out: options.out.clone(),
@@ -93,9 +104,16 @@ pub fn merge(options: &Merge, progress: &mut dyn Progress) -> Result<Merged, App
             format: format.to_string(),
             merged_difference,
             read_difference: largest_difference(&expected, &sample_logits(&read)?),
-            largest_logit: size(&expected),
+            effect: largest_difference(&base, &expected),
+            largest_logit: size,
         };
-        judge(&merged, options.tolerance.unwrap_or(tolerance(format)))?;
+        judge(&merged, limits)?;
+        if merged.read_difference > merged.effect {
+            progress.say(&format!(
+                "warning: rounding to {format} moves the logits by more than the adapter does; merge as F32 to keep its \
+                 change"
+            ));
+        }
         if !is_gguf(&options.out) && !model.is_directory() {
             progress.say(NO_TOKENIZER);
         }
@@ -133,26 +151,42 @@ fn write(model: &Model, out: &Path, format: Format) -> Result<(), AppError> {
     atomic::write_file(out, |sink| sink.write_all(&bytes)).while_doing("writing the merged model")
 }
 
-/// How far logits may move by the rounding of the weights: half a unit in the last place of a weight, times what a dozen
-/// layers make of it.
-fn tolerance(format: Format) -> f64 {
-    match format {
-        Format::F32 => TOLERANCE,
-        Format::F16 => 1e-2,
-        _ => 5e-2,
+/// How far the logits may be from those of base and adapter.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// In memory, where nothing but f32 rounds.
+    merged: f64,
+    /// After writing in the format and reading back.
+    read: f64,
+}
+
+impl Limits {
+    /// `exact` is what f32 may do to logits of this `size`.
+    fn of(options: &Merge, format: Format, exact: f64, size: f64) -> Limits {
+        // Half a unit in the last place of a weight, times what a dozen layers make of it.
+        let rounded = match format {
+            Format::F32 => exact,
+            Format::F16 => 1e-2 * size,
+            _ => 5e-2 * size,
+        };
+        match options.tolerance {
+            Some(part) => Limits { merged: part * size, read: part * size },
+            None => Limits { merged: exact, read: rounded },
+        }
     }
 }
 
-fn judge(merged: &Merged, tolerance: f64) -> Result<(), AppError> {
-    let allowed = tolerance * merged.largest_logit;
-    let worst = merged.merged_difference.max(merged.read_difference);
-    // NaN is not within anything.
-    if !(merged.merged_difference <= allowed && merged.read_difference <= allowed) {
-        return Err(AppError::failed(format!(
-            "the merged model does not compute what base and adapter do: logits differ by {worst:.2e}, allowed are \
-             {allowed:.2e}; nothing was written. In {} the change may drown in rounding: merge as F32, or raise --tolerance",
-            merged.format
-        )));
+fn judge(merged: &Merged, limits: Limits) -> Result<(), AppError> {
+    let differences = [(merged.merged_difference, limits.merged), (merged.read_difference, limits.read)];
+    for (difference, allowed) in differences {
+        // NaN is not within anything.
+        if difference.is_nan() || difference > allowed {
+            return Err(AppError::failed(format!(
+                "the merged model does not compute what base and adapter do: logits differ by {difference:.2e}, allowed are \
+                 {allowed:.2e}; nothing was written. In {} the change may drown in rounding: merge as F32, or raise --tolerance",
+                merged.format
+            )));
+        }
     }
     Ok(())
 }
@@ -161,21 +195,28 @@ fn judge(merged: &Merged, tolerance: f64) -> Result<(), AppError> {
 mod tests {
     use super::*;
 
-    fn merged(difference: f64) -> Merged {
+    fn merged(in_memory: f64, read: f64) -> Merged {
         Merged {
             out: "m".into(),
             sites: 1,
             format: "BF16".into(),
-            merged_difference: 0.0,
-            read_difference: difference,
+            merged_difference: in_memory,
+            read_difference: read,
+            effect: 1.0,
             largest_logit: 10.0,
         }
     }
 
     #[test]
     fn a_model_that_computes_something_else_is_refused() {
-        assert!(judge(&merged(0.9e-3), 1e-4).is_ok());
-        assert!(judge(&merged(1.1e-3), 1e-4).is_err());
-        assert!(judge(&merged(f64::NAN), 1.0).is_err());
+        let limits = Limits { merged: 1e-4, read: 1e-3 };
+        assert!(judge(&merged(0.9e-4, 0.9e-3), limits).is_ok());
+        assert!(
+            judge(&merged(1.1e-4, 0.9e-3), limits).is_err(),
+            "rounding of the file excuses nothing in memory"
+        );
+        assert!(judge(&merged(0.9e-4, 1.1e-3), limits).is_err());
+        let any = Limits { merged: f64::INFINITY, read: f64::INFINITY };
+        assert!(judge(&merged(0.0, f64::NAN), any).is_err() && judge(&merged(f64::NAN, 0.0), any).is_err());
     }
 }

@@ -22,6 +22,8 @@ use crate::{AppError, embedded, vocabulary};
 pub(crate) const ADAPTER: &str = "default";
 /// How prompts were written in training, in an adapter's provenance: a format of `lowrank generate`.
 pub(crate) const PROMPT: &str = "lowrank.prompt";
+/// Names the base that an adapter belongs on, in its provenance.
+pub(crate) const BASE_HASH: &str = "lowrank.base_hash";
 /// Marks factors that belong on a changed base, in an adapter's provenance.
 pub(crate) const OFFSET: &str = "lowrank.offset";
 
@@ -167,6 +169,15 @@ impl Model {
     /// What does not fit, for the caller to say whose fault it is.
     pub(crate) fn apply(&mut self, adapter: &AdapterFolder) -> Result<(), String> {
         let matcher = Matcher::new(&adapter.config).map_err(|error| error.to_string())?;
+        // Only the model knows which modules a suffix or a pattern names; the folder alone cannot miss them.
+        for (site, _) in self.decoder.sites() {
+            let head_aside = adapter.config.targets.is_all_linear() && site == "lm_head";
+            if matcher.is_target(&site) && !head_aside && adapter.factor(&site).is_none() {
+                return Err(format!(
+                    "target_modules names {site:?} too, but the adapter holds no factors for it; tensors are missing"
+                ));
+            }
+        }
         restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
             .map_err(|error| error.to_string())
     }
@@ -189,7 +200,7 @@ impl Model {
     /// # Errors
     /// [`AppError::Usage`] with what does not fit.
     pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
-        if let Some(base) = adapter.provenance.get("lowrank.base_hash")
+        if let Some(base) = adapter.provenance.get(BASE_HASH)
             && *base != self.hash
         {
             return Err(AppError::usage(format!(
@@ -210,6 +221,15 @@ impl Model {
             return Err(AppError::usage(format!(
                 "the adapter {} uses {key}, which lowrank does not apply",
                 folder.display()
+            )));
+        }
+        if !adapter.whole.is_empty() {
+            let names: Vec<&str> = adapter.whole.iter().map(|whole| whole.name.as_str()).collect();
+            return Err(AppError::usage(format!(
+                "the adapter {} saves whole weights ({}), which lowrank does not apply; merge it into its base in Python \
+                 (merge_and_unload), or train it without modules_to_save",
+                folder.display(),
+                names.join(", ")
             )));
         }
         Ok(())
@@ -280,14 +300,10 @@ pub(crate) fn write_directory(
     set_dtype(&mut config, format);
     let written = write_folder(out, existing, |folder| {
         folder.file("config.json", |sink| sink.write_all(json::sorted_text(&config).as_bytes()))?;
-        folder.file("model.safetensors", |sink| safetensors::write_to(sink, &entries, &metadata))?;
-        let Some(path) = model.path.as_deref().filter(|path| path.is_dir()) else { return Ok(()) };
-        for name in TOKENIZER_FILES {
-            let file = path.join(name);
-            if file.is_file() {
-                let content = text::read(&file)?;
-                folder.file(name, |sink| sink.write_all(content.as_bytes()))?;
-            }
+        folder.file(safetensors::SINGLE_NAME, |sink| safetensors::write_to(sink, &entries, &metadata))?;
+        for (name, file) in tokenizer_files(model.path.as_deref()) {
+            let content = text::read(&file)?;
+            folder.file(name, |sink| sink.write_all(content.as_bytes()))?;
         }
         Ok(())
     });
@@ -295,6 +311,19 @@ pub(crate) fn write_directory(
         StoreError::Exists { .. } => AppError::usage(error.to_string()),
         other => AppError::failed(other.to_string()),
     })
+}
+
+/// The files that [`write_directory`] writes for a model that came from there.
+pub(crate) fn directory_files(path: Option<&Path>) -> Vec<&'static str> {
+    let tokenizer = tokenizer_files(path).into_iter().map(|(name, _)| name);
+    ["config.json", safetensors::SINGLE_NAME].into_iter().chain(tokenizer).collect()
+}
+
+/// The files beside the weights that a Hugging Face directory has, with their paths.
+fn tokenizer_files(path: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
+    let Some(path) = path.filter(|path| path.is_dir()) else { return Vec::new() };
+    let files = TOKENIZER_FILES.into_iter().map(|name| (name, path.join(name)));
+    files.filter(|(_, file)| file.is_file()).collect()
 }
 
 /// Says the number format under the one name that the file uses: `dtype` wins over `torch_dtype` in transformers 5, older

@@ -1,6 +1,7 @@
 //! Cutting the changes of an adapter back to a smaller rank, by SVD.
 
 use lowrank_linalg::LowRank;
+use lowrank_store::Format;
 use lowrank_store::export::fold;
 use lowrank_store::peft::{AdapterFolder, Factor};
 
@@ -19,6 +20,8 @@ pub(crate) fn recompress(
     let folder = fold(folder).while_doing("folding the scale")?;
     let mut out = folder.clone();
     let mut worst = 0.0_f64;
+    // Singular vectors are numbers of their own; rounding them to 16 bits would be a second error.
+    out.format = Format::F32;
     out.factors.clear();
     for factor in &folder.factors {
         let rank = rank_of(&factor.module).unwrap_or(factor.rank).min(factor.rank);
@@ -56,6 +59,8 @@ mod tests {
         let factor = Factor::linear("a.q_proj", (3, 2, 2), left, right);
         let config = AdapterConfig::new(2, 4.0, Targets::List(vec!["a.q_proj".into()]));
         let folder = AdapterFolder::new(config, vec![factor]);
+        let sixteen = AdapterFolder { format: Format::BF16, ..folder.clone() };
+        assert_eq!(recompress(&sixteen, &|_| Some(1)).unwrap().0.format, Format::F32);
         let (same, error) = recompress(&folder, &|_| None).unwrap();
         assert!(error < 1e-6 && same.factors[0].rank == 2);
         let (cut, error) = recompress(&folder, &|_| Some(1)).unwrap();

@@ -2,6 +2,14 @@
 //!
 //! A write that fails leaves the old file or folder as it was and removes what it had begun. A process that is killed
 //! may leave a hidden sibling `.NAME.partial-…` behind, never a half-written output.
+//!
+//! A file takes its name in one step. A folder that replaces another cannot: the old one steps aside as `.NAME.old-…`
+//! and the new one takes its place. A process killed right between the two leaves no `NAME`, but both folders whole
+//! beside it; rename the one that is wanted.
+//!
+//! Where the name of an output is a symbolic link, what it leads to is replaced, and the link stays ([`resolved`]).
+
+mod replace;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -9,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::StoreError;
+
+pub use replace::{Existing, nothing_but, put_in_place, resolved};
 
 /// Where writes go. [`Disk::real`] is the disk; [`Disk::with_room`] is one that is full after so many bytes, so that
 /// the tests of every crate can see what a full disk does.
@@ -70,9 +80,26 @@ impl Drop for Begun {
     }
 }
 
-/// A hidden sibling that no other process or thread uses.
-fn sibling(path: &Path, what: &str) -> Result<PathBuf, StoreError> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
+impl Begun {
+    /// Creates a hidden sibling of `path`. The names of other threads differ by a count; one that is there already
+    /// belongs to another process, perhaps one of the same number before a restart, and is left alone.
+    fn sibling<T>(path: &Path, create: impl Fn(&Path) -> io::Result<T>) -> Result<(Begun, T), StoreError> {
+        loop {
+            let hidden = hidden(path, "partial")?;
+            match create(&hidden) {
+                Ok(made) => return Ok((Begun { path: hidden, finished: false }, made)),
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(cause) => return Err(StoreError::Io { path: hidden, action: "create", cause }),
+            }
+        }
+    }
+}
+
+/// Tells the siblings of one process apart.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// The next name of a hidden sibling.
+fn hidden(path: &Path, what: &str) -> Result<PathBuf, StoreError> {
     let Some(name) = path.file_name() else { return Err(StoreError::BadName { path: path.to_owned() }) };
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let mut hidden = std::ffi::OsString::from(".");
@@ -81,28 +108,36 @@ fn sibling(path: &Path, what: &str) -> Result<PathBuf, StoreError> {
     Ok(path.with_file_name(hidden))
 }
 
-/// Makes a rename last: the folder that holds the name is written to the disk too.
-fn sync_parent(path: &Path) -> Result<(), StoreError> {
+/// Brings the entries of a folder to the disk.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let folder = File::open(parent).map_err(StoreError::io(parent, "open"))?;
-        folder.sync_all().map_err(StoreError::io(parent, "write to disk"))?;
+        let folder = File::open(path).map_err(StoreError::io(path, "open"))?;
+        folder.sync_all().map_err(StoreError::io(path, "write to disk"))?;
     }
     Ok(())
 }
 
-/// Creates `path`, fills it and brings it to the disk.
+/// Makes a rename last: the folder that holds the name is written to the disk too.
+fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+/// Creates a file that is not there yet.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Fills a new file and brings it to the disk.
 fn fill(
     disk: &Disk,
     path: &Path,
+    file: &File,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), StoreError> {
-    let file =
-        OpenOptions::new().write(true).create_new(true).open(path).map_err(StoreError::io(path, "create"))?;
-    let mut sink = BufWriter::with_capacity(1 << 18, Metered { file: &file, disk });
+    let mut sink = BufWriter::with_capacity(1 << 18, Metered { file, disk });
     let done = write(&mut sink).and_then(|()| sink.flush());
     // Otherwise dropping the buffer would try to write its rest once more.
     let _ = sink.into_parts();
@@ -130,20 +165,20 @@ pub fn write_file_on(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), StoreError> {
-    let mut begun = Begun { path: sibling(path, "partial")?, finished: false };
-    fill(disk, &begun.path, write)?;
+    let path = &resolved(path)?;
+    let (mut begun, file) = Begun::sibling(path, create)?;
+    fill(disk, &begun.path, &file, write)?;
     fs::rename(&begun.path, path).map_err(StoreError::io(path, "put in place"))?;
     begun.finished = true;
     sync_parent(path)
 }
 
-/// What to do when the output folder exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// Refuse.
-    Refuse,
-    /// Replace it, provided that the new folder has every entry that the old one has.
-    Overwrite,
+/// Tries whether something can be created beside `path`, as every write here begins; nothing is left of it.
+///
+/// # Errors
+/// [`StoreError::BadName`], or [`StoreError::Io`] with the system's answer.
+pub fn can_begin(path: &Path) -> Result<(), StoreError> {
+    Begun::sibling(&resolved(path)?, create).map(|_| ())
 }
 
 /// A folder being written.
@@ -166,7 +201,9 @@ impl Folder<'_> {
         if Path::new(name).file_name() != Some(name.as_ref()) {
             return Err(StoreError::BadName { path: name.into() });
         }
-        fill(self.disk, &self.path.join(name), write)
+        let path = self.path.join(name);
+        let file = create(&path).map_err(StoreError::io(&path, "create"))?;
+        fill(self.disk, &path, &file, write)
     }
 
     /// Writes a folder inside the folder.
@@ -183,7 +220,9 @@ impl Folder<'_> {
         }
         let path = self.path.join(name);
         fs::create_dir(&path).map_err(StoreError::io(&path, "create"))?;
-        write(&Folder { disk: self.disk, path })
+        let folder = Folder { disk: self.disk, path };
+        write(&folder)?;
+        sync_folder(&folder.path)
     }
 }
 
@@ -209,63 +248,20 @@ pub fn write_folder_on(
     existing: Existing,
     write: impl FnOnce(&Folder<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let there = fs::symlink_metadata(path).is_ok();
+    let path = &resolved(path)?;
+    let there = path.exists();
     if there && existing == Existing::Refuse {
         return Err(StoreError::Exists { path: path.to_owned() });
     }
     if there && !path.is_dir() {
         return Err(StoreError::NotAFolder { path: path.to_owned() });
     }
-    let mut begun = Begun { path: sibling(path, "partial")?, finished: false };
-    fs::create_dir(&begun.path).map_err(StoreError::io(&begun.path, "create"))?;
+    let (mut begun, ()) = Begun::sibling(path, |path| fs::create_dir(path))?;
     write(&Folder { disk, path: begun.path.clone() })?;
-    if cfg!(unix) {
-        let folder = File::open(&begun.path).map_err(StoreError::io(&begun.path, "open"))?;
-        folder.sync_all().map_err(StoreError::io(&begun.path, "write to disk"))?;
-    }
-    if there {
-        replace(path, &begun.path)?;
-    } else {
-        fs::rename(&begun.path, path).map_err(StoreError::io(path, "put in place"))?;
-    }
+    sync_folder(&begun.path)?;
+    put_in_place(&begun.path, path, existing)?;
     begun.finished = true;
-    sync_parent(path)
-}
-
-/// Gives a finished file or folder, written as a sibling, its name, replacing what has that name: a file by renaming
-/// over it, a folder provided that the new one has every entry of the old.
-///
-/// # Errors
-/// [`StoreError::WouldLose`], [`StoreError::NotAFolder`], [`StoreError::Io`].
-pub fn put_in_place(new: &Path, path: &Path) -> Result<(), StoreError> {
-    if new.is_dir() && fs::symlink_metadata(path).is_ok() {
-        if !path.is_dir() {
-            return Err(StoreError::NotAFolder { path: path.to_owned() });
-        }
-        replace(path, new)?;
-    } else {
-        fs::rename(new, path).map_err(StoreError::io(path, "put in place"))?;
-    }
-    sync_parent(path)
-}
-
-/// Swaps the new folder in; a folder with contents cannot be renamed over, so the old one steps aside first.
-fn replace(path: &Path, new: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(path).map_err(StoreError::io(path, "list"))? {
-        let name = entry.map_err(StoreError::io(path, "list"))?.file_name();
-        if !new.join(&name).exists() {
-            let entry = name.to_string_lossy().into_owned();
-            return Err(StoreError::WouldLose { path: path.to_owned(), entry });
-        }
-    }
-    let old = sibling(path, "old")?;
-    fs::rename(path, &old).map_err(StoreError::io(path, "move aside"))?;
-    if let Err(cause) = fs::rename(new, path) {
-        // Best effort: the error to tell is the first one.
-        let _ = fs::rename(&old, path);
-        return Err(StoreError::Io { path: path.to_owned(), action: "put in place", cause });
-    }
-    fs::remove_dir_all(&old).map_err(StoreError::io(&old, "remove"))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -273,7 +269,9 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{Disk, Existing, put_in_place, write_file, write_file_on, write_folder, write_folder_on};
+    use super::{
+        COUNTER, Disk, Existing, can_begin, hidden, write_file, write_file_on, write_folder, write_folder_on,
+    };
     use crate::StoreError;
 
     fn entries(folder: &Path) -> Vec<String> {
@@ -323,41 +321,61 @@ mod tests {
     }
 
     #[test]
-    fn overwriting_loses_nothing() {
+    fn a_sibling_of_another_process_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("adapter");
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("thesis.txt"), "years of work").unwrap();
-        let write =
-            || write_folder(&path, Existing::Overwrite, |out| out.file("a", |sink| sink.write_all(b"1")));
-        let lose = write();
-        assert!(
-            matches!(&lose, Err(StoreError::WouldLose { entry, .. }) if entry == "thesis.txt"),
-            "{lose:?}"
-        );
-        assert_eq!(entries(&path), ["thesis.txt"]);
-        fs::remove_dir_all(&path).unwrap();
-        fs::write(&path, "a file").unwrap();
-        assert!(matches!(write(), Err(StoreError::NotAFolder { .. })));
+        let (file, path) = (folder.path().join("state"), folder.path().join("adapter"));
+        // Names that a process of this number has left; other tests take some from between.
+        let mut left = Vec::new();
+        for _ in 0..300 {
+            let name = hidden(&file, "partial").unwrap();
+            let other = name.file_name().unwrap().to_string_lossy().replace("state", "adapter");
+            left.extend([name.with_file_name(other), name]);
+        }
+        left.iter().for_each(|name| fs::write(name, "another's").unwrap());
+        COUNTER.fetch_sub(300, std::sync::atomic::Ordering::Relaxed);
+        write_file(&file, |sink| sink.write_all(b"1")).unwrap();
+        write_folder(&path, Existing::Refuse, |out| out.file("a", |sink| sink.write_all(b"1"))).unwrap();
+        write_file_on(&Disk::with_room(0), &file, |sink| sink.write_all(b"2")).unwrap_err();
+        for name in left {
+            assert_eq!(fs::read_to_string(&name).unwrap(), "another's");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_and_what_they_lead_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(at(to), at(name)).unwrap();
+        fs::write(at("file"), "old").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        link("file", "to-file");
+        link("folder", "to-folder");
+        link("nothing", "nowhere");
+        write_file(&at("to-file"), |sink| sink.write_all(b"new")).unwrap();
+        let fill = |existing| {
+            write_folder(&at("to-folder"), existing, |out| out.file("a", |sink| sink.write_all(b"1")))
+        };
+        assert!(matches!(fill(Existing::Refuse), Err(StoreError::Exists { .. })));
+        fill(Existing::Overwrite).unwrap();
+        assert_eq!(fs::read_to_string(at("file")).unwrap(), "new");
+        assert_eq!(entries(&at("folder")), ["a"]);
+        assert!(at("to-file").is_symlink() && at("to-folder").is_symlink());
+        let lost = write_file(&at("nowhere"), |_| Ok(()));
+        assert!(matches!(lost, Err(StoreError::Io { action: "follow the link", .. })), "{lost:?}");
+        assert_eq!(entries(folder.path()), ["file", "folder", "nowhere", "to-file", "to-folder"]);
     }
 
     #[test]
-    fn what_is_put_in_place_replaces_and_loses_nothing() {
+    fn whether_a_write_can_begin_is_known_before_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (new, path) = (folder.path().join("new"), folder.path().join("path"));
-        for content in ["1", "2"] {
-            fs::write(&new, content).unwrap();
-            put_in_place(&new, &path).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), content);
-        }
-        fs::create_dir(&new).unwrap();
-        assert!(matches!(put_in_place(&new, &path), Err(StoreError::NotAFolder { .. })));
-        fs::remove_file(&path).unwrap();
-        put_in_place(&new, &path).unwrap();
-        fs::write(path.join("thesis.txt"), "years of work").unwrap();
-        fs::create_dir(&new).unwrap();
-        assert!(matches!(put_in_place(&new, &path), Err(StoreError::WouldLose { .. })));
-        assert_eq!(entries(folder.path()), ["new", "path"]);
+        can_begin(&folder.path().join("out")).unwrap();
+        assert!(entries(folder.path()).is_empty());
+        let missing = can_begin(&folder.path().join("missing/out"));
+        assert!(
+            matches!(&missing, Err(StoreError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound)
+        );
+        assert!(matches!(can_begin(Path::new("..")), Err(StoreError::BadName { .. })));
     }
 
     #[test]

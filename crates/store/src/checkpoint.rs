@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::atomic::Disk;
+use crate::json::Unambiguous;
 use crate::mapped::Mapped;
 use crate::safetensors::{Entry, SafetensorsError, parse, write};
 use crate::{Dtype, Format, StoreError, hash};
@@ -53,7 +54,7 @@ pub enum CheckpointError {
         message: String,
     },
     /// A tensor of a type that checkpoints do not have.
-    #[error("tensor {name:?} is {dtype}; a checkpoint holds F32 and U64")]
+    #[error("tensor {name:?} is {dtype}; a checkpoint holds F32 and U64, the latter as lists")]
     Dtype {
         /// The tensor.
         name: String,
@@ -147,7 +148,7 @@ impl Checkpoint {
         if found != *stored {
             return Err(CheckpointError::Checksum { stored: stored.clone(), found });
         }
-        let json = serde_json::from_str(json)
+        let Unambiguous(json) = serde_json::from_str(json)
             .map_err(|error| CheckpointError::Settings { message: error.to_string() })?;
         let mut out = Checkpoint { json, ..Checkpoint::default() };
         for tensor in &parsed.tensors {
@@ -185,9 +186,10 @@ fn checksum<'a>(json: &str, parts: impl Iterator<Item = (&'a str, Dtype, &'a [us
 mod tests {
     use serde_json::json;
 
-    use super::{Checkpoint, CheckpointError as E};
-    use crate::StoreError;
+    use super::{Checkpoint, CheckpointError as E, KIND, checksum};
     use crate::atomic::Disk;
+    use crate::safetensors::{Entry, encode};
+    use crate::{Dtype, Format, StoreError};
 
     fn sample() -> Checkpoint {
         Checkpoint {
@@ -252,6 +254,36 @@ mod tests {
         let metadata = std::collections::BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let model = crate::safetensors::encode(&[], &metadata).unwrap();
         assert_eq!(Checkpoint::decode(&model), Err(E::NotACheckpoint { found: "pt".into() }));
+    }
+
+    /// A file whose checksum is right, whatever it holds.
+    fn signed(json: &str, entries: &[Entry<'_>]) -> Vec<u8> {
+        let parts = entries.iter().map(|entry| (entry.name, entry.dtype, entry.shape, entry.bytes));
+        let metadata = [
+            ("checksum".to_owned(), checksum(json, parts)),
+            ("format".to_owned(), KIND.to_owned()),
+            ("json".to_owned(), json.to_owned()),
+        ];
+        encode(entries, &metadata.into()).unwrap()
+    }
+
+    #[test]
+    fn settings_and_types_that_no_checkpoint_has_are_refused() {
+        let none: [Entry<'_>; 0] = [];
+        assert!(Checkpoint::decode(&signed("{}", &none)).is_ok());
+        for (json, words) in [("{", "EOF"), ("{\"rate\": 1, \"rate\": 2}", "\"rate\" occurs twice")] {
+            let error = Checkpoint::decode(&signed(json, &none)).unwrap_err();
+            assert!(matches!(error, E::Settings { .. }), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let refused = |dtype: Dtype, shape: &[usize], bytes: &[u8]| {
+            Checkpoint::decode(&signed("{}", &[Entry { name: "w", dtype, shape, bytes }])).unwrap_err()
+        };
+        let wrong = |dtype| E::Dtype { name: "w".into(), dtype };
+        assert_eq!(refused(Dtype::Real(Format::BF16), &[2], &[0; 4]), wrong("BF16"));
+        assert_eq!(refused(Dtype::I32, &[1], &[0; 4]), wrong("I32"));
+        assert_eq!(refused(Dtype::U64, &[1, 1], &[0; 8]), wrong("U64"), "counts are lists");
+        assert!(wrong("I32").to_string().contains("F32 and U64"));
     }
 
     #[test]

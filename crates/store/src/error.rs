@@ -30,12 +30,18 @@ pub enum StoreError {
     WouldLose {
         /// The output folder.
         path: PathBuf,
-        /// The first such entry.
+        /// The first such entry, from the folder on.
         entry: String,
     },
     /// A folder was to be written where something else stands.
     #[error("{} is not a folder", path.display())]
     NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file was to be written where a folder stands.
+    #[error("{} is a folder; choose another name for the file", path.display())]
+    IsAFolder {
         /// The path.
         path: PathBuf,
     },
@@ -77,9 +83,9 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
         /// One file.
-        first: &'static str,
+        first: String,
         /// The other.
-        second: &'static str,
+        second: String,
     },
     /// A tensor that is not in the file was asked for.
     #[error("{}: no tensor {name:?}", path.display())]

@@ -1,17 +1,85 @@
-//! JSON files.
+//! JSON files: keys keep their order, and none may occur twice.
 
+use std::fmt;
 use std::path::Path;
 
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use crate::{StoreError, text};
 
-/// Reads a JSON file; keys keep their order.
+/// Reads a JSON file.
 ///
 /// # Errors
-/// [`StoreError::Io`], [`StoreError::NotUtf8`], or [`StoreError::Json`] with line and column.
+/// [`StoreError::Io`], [`StoreError::NotUtf8`], or [`StoreError::Json`] with line and column; that a key occurs twice
+/// in an object is such an error, since it could mean either of its values.
 pub fn read(path: &Path) -> Result<Value, StoreError> {
-    parse(path, &text::read(path)?)
+    parse::<Unambiguous>(path, &text::read(path)?).map(|Unambiguous(value)| value)
+}
+
+/// Any JSON in which no key occurs twice in one object. `serde_json`'s own `Value` would keep the last without a word.
+pub(crate) struct Unambiguous(pub(crate) Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Value, S::Error> {
+                let mut list = Vec::new();
+                while let Some(Unambiguous(item)) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Value::Array(list))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut entries: M) -> Result<Value, M::Error> {
+                let mut map = Map::new();
+                while let Some(key) = entries.next_key::<String>()? {
+                    if map.contains_key(&key) {
+                        return Err(M::Error::custom(format!("key {key:?} occurs twice")));
+                    }
+                    let Unambiguous(value) = entries.next_value()?;
+                    map.insert(key, value);
+                }
+                Ok(Value::Object(map))
+            }
+        }
+        deserializer.deserialize_any(Any).map(Unambiguous)
+    }
 }
 
 /// Parses JSON text that came from `path`.
@@ -67,6 +135,24 @@ mod tests {
         let error = super::read(&path).unwrap_err();
         assert!(matches!(error, StoreError::Json { line: 3, column: 8, .. }), "{error}");
         assert!(error.to_string().ends_with("line 3, column 8: expected value"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_occurs_twice_is_refused_at_any_depth() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            super::read(&path)
+        };
+        for text in ["{\"r\": 8,\n \"r\": 4}", "[{\"a\": {\"r\": 1,\n \"r\": null}}]"] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(error, StoreError::Json { line: 2, .. }), "{error}");
+            assert!(error.to_string().ends_with("key \"r\" occurs twice"), "{error}");
+        }
+        let text =
+            r#"{"a":{"r":1},"b":[{"r":-2},{"r":0.1}],"c":"größe\n","d":[null,true,18446744073709551615]}"#;
+        assert_eq!(read(text).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
     }
 
     #[test]

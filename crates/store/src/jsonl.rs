@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{StoreError, json};
+use crate::StoreError;
+use crate::json::{self, Unambiguous};
 
 /// The values of a file with their line numbers, from 1. Blank lines are passed over. After an error it ends.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Lines {
             if text.trim().is_empty() {
                 continue;
             }
-            let value = serde_json::from_str(text).map_err(|error| StoreError::Json {
+            let Unambiguous(value) = serde_json::from_str(text).map_err(|error| StoreError::Json {
                 path: self.path.clone(),
                 line: self.line,
                 column: error.column(),
@@ -88,6 +89,9 @@ mod tests {
         assert_eq!(*items[0].as_ref().unwrap(), (1, json!({"a": 1})));
         assert_eq!(*items[1].as_ref().unwrap(), (3, json!([2])));
         assert!(matches!(items[2], Err(StoreError::Json { line: 4, column: 6, .. })), "{:?}", items[2]);
+        std::fs::write(&path, "1\n{\"a\": 1, \"a\": 2}\n").unwrap();
+        let last = super::read(&path).unwrap().last().unwrap();
+        assert!(matches!(&last, Err(StoreError::Json { line: 2, .. })), "{last:?}");
         std::fs::write(&path, b"1\n\"\xfe\"\n").unwrap();
         let last = super::read(&path).unwrap().last().unwrap();
         assert!(matches!(last, Err(StoreError::NotUtf8 { at: 3, .. })), "{last:?}");

@@ -186,9 +186,7 @@ pub fn open(path: &Path) -> Result<Box<dyn TensorSource>, StoreError> {
     match (single.is_file(), index.is_file()) {
         (true, false) => Ok(Box::new(SafetensorsFile::open(&single)?)),
         (false, true) => Ok(Box::new(ShardedModel::open(path)?)),
-        (true, true) => {
-            Err(StoreError::TwoModels { path: path.to_owned(), first: SINGLE_NAME, second: INDEX_NAME })
-        }
+        (true, true) => Err(two_models(path, SINGLE_NAME, INDEX_NAME)),
         (false, false) => {
             // A folder with one GGUF file is a model too.
             let mut found = Vec::new();
@@ -198,17 +196,20 @@ pub fn open(path: &Path) -> Result<Box<dyn TensorSource>, StoreError> {
                     found.push(file);
                 }
             }
+            // The system lists them in no fixed order.
+            found.sort();
+            let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             match found.as_slice() {
                 [one] => Ok(Box::new(GgufFile::open(one)?)),
                 [] => Err(StoreError::NoModel { path: path.to_owned() }),
-                _ => Err(StoreError::TwoModels {
-                    path: path.to_owned(),
-                    first: "a .gguf file",
-                    second: "another",
-                }),
+                [first, second, ..] => Err(two_models(path, &name(first), &name(second))),
             }
         }
     }
+}
+
+fn two_models(path: &Path, first: &str, second: &str) -> StoreError {
+    StoreError::TwoModels { path: path.to_owned(), first: first.to_owned(), second: second.to_owned() }
 }
 
 /// Where a tensor lies in the bytes of its file.
@@ -249,8 +250,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::Dtype;
-    use crate::Format;
+    use super::{Dtype, open};
+    use crate::{Format, StoreError};
 
     #[test]
     fn sizes_are_checked() {
@@ -261,5 +262,26 @@ mod tests {
         assert_eq!(Dtype::U8.bytes_of(&[0, 7]), Some(0));
         assert_eq!(Dtype::U8.bytes_of(&[usize::MAX, 2, 0]), None);
         assert_eq!(Dtype::U64.bytes_of(&[usize::MAX / 4]), None);
+    }
+
+    #[test]
+    fn a_folder_holds_one_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = || match open(folder.path()) {
+            Ok(_) => panic!("opened"),
+            Err(error) => error,
+        };
+        let error = refused();
+        assert!(matches!(error, StoreError::NoModel { .. }), "{error}");
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        for name in ["b.gguf", "a.gguf", "notes.txt"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let error = refused();
+        assert!(matches!(error, StoreError::TwoModels { .. }), "{error}");
+        assert!(
+            error.to_string().ends_with("holds both a.gguf and b.gguf; remove one, or name the file"),
+            "{error}"
+        );
     }
 }

@@ -227,11 +227,41 @@ fn what_peft_would_pass_over_is_an_error() {
     let mut frozen = Damaged::new();
     frozen.put("base_model.model.embed.base_layer.weight", f32s(&[7, 4]));
     assert_eq!(frozen.read().unwrap().passed_over, ["base_model.model.embed.base_layer.weight"]);
+    let stray = "base_model.model.wpe.base_layer.weight";
+    let error = after(|f| f.put(stray, f32s(&[7, 4])));
+    assert_eq!(error, E::ExtraTensor { name: stray.into() }, "a frozen weight of a module without factors");
+    let error = after(|f| f.config["modules_to_save"] = json!(["lm_head"]));
+    assert_eq!(error, E::SavedWithoutTensor { module: "lm_head".into() });
     let pickle = Damaged::new();
     pickle.save();
     let tensors = pickle.path.join("adapter_model.safetensors");
     fs::rename(&tensors, pickle.path.join("adapter_model.bin")).unwrap();
     assert_eq!(cause(AdapterFolder::read(&pickle.path)), E::Pickle);
+}
+
+#[test]
+fn what_cannot_be_applied_can_be_looked_at() {
+    assert_eq!(AdapterFolder::look(&fixture()).unwrap().objections, []);
+    let mut raw = Damaged::new();
+    raw.config["init_lora_weights"] = json!("pissa");
+    raw.config["bias"] = json!("all");
+    raw.put(&format!("{PREFIX}{Q}.extra"), f32s(&[2]));
+    raw.take(&format!("{DOWN}.lora_A.weight"));
+    raw.save();
+    let seen = AdapterFolder::look(&raw.path).unwrap();
+    let modules: Vec<&str> = seen.folder.factors.iter().map(|factor| factor.module.as_str()).collect();
+    assert_eq!(modules, ["embed", Q], "what is whole is shown");
+    assert_eq!(
+        seen.objections,
+        [
+            E::Unsupported { key: "bias" },
+            E::ExtraTensor { name: format!("{PREFIX}{Q}.extra") },
+            E::MissingPartner { module: DOWN.into(), present: "lora_B.weight", missing: "lora_A.weight" },
+            E::TargetWithoutFactors { target: "down_proj".into() },
+            E::RawOffset { init: "pissa".into() },
+        ]
+    );
+    assert_eq!(cause(AdapterFolder::read(&raw.path)), seen.objections[0]);
 }
 
 #[test]
@@ -247,6 +277,11 @@ fn factors_of_a_changed_base_need_their_beginning() {
     assert_eq!((q.rank, q.left[0], q.left[2]), (4, 0.125, -0.125), "trained as it began: the change is zero");
     let error = cause(AdapterFolder::read_with_initial(&initial.path, &initial.path));
     assert_eq!(error, E::NeedlessInitial { init: "true".into() });
+    let mut louder = Damaged::new();
+    louder.config["lora_alpha"] = json!(10);
+    louder.save();
+    let error = cause(AdapterFolder::read_with_initial(&trained.path, &louder.path));
+    assert!(matches!(error, E::InitialScale { .. }), "{error}");
     trained.config["init_lora_weights"] = json!("loftq");
     assert_eq!(cause(trained.read()), E::RawLoftq);
     assert_eq!(cause(AdapterFolder::read_with_initial(&trained.path, &initial.path)), E::RawLoftq);

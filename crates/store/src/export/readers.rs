@@ -91,6 +91,10 @@ const MERGE: &str = "merge it into the base instead";
 const FOLD_AND_PAD: &str = "fold and pad it first";
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 const VLLM_DEFAULT_RANK: usize = 16;
+/// What vLLM puts adapters on in every decoder: the linear layers of the blocks and the embedding, by the checkpoint's names.
+const VLLM_MODULES: [&str; 8] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens"];
+const VLLM_HEAD: &str = "lm_head";
 const MISTRAL_RANK: usize = 256;
 const MISTRAL_BYTES: usize = 8 << 30;
 
@@ -174,6 +178,7 @@ impl Seen<'_> {
         let other = config.modules_to_save.iter().find(|m| !matches!(m.as_str(), "classifier" | "score"));
         self.no(other.is_some(), &format!("modules_to_save {:?}", config.modules_to_save), MERGE);
         self.set_keys(&["trainable_token_indices"]);
+        self.vllm_modules();
         let rank = self.most_rank();
         match VLLM_RANKS.into_iter().find(|&allowed| allowed >= rank) {
             None => self.no(true, &format!("rank {rank}, the most is 512"), "lower the rank, or recompress it"),
@@ -186,6 +191,20 @@ impl Seen<'_> {
             !self.is_uniform(),
             "several ranks or scales: vLLM before 0.33 used the global ones; fold and pad for those"
                 .to_owned(),
+        );
+    }
+
+    fn vllm_modules(&mut self) {
+        let last = |factor: &Factor| factor.module.rsplit('.').next().unwrap_or_default().to_owned();
+        let names: Vec<String> = self.factors.iter().map(last).collect();
+        let is_adapted = |name: &String| name == VLLM_HEAD || VLLM_MODULES.contains(&name.as_str());
+        if let Some(at) = names.iter().position(|name| !is_adapted(name)) {
+            let what = format!("module {:?}, on which it puts no adapter", self.factors[at].module);
+            self.no(true, &what, "adapt the linear layers of the blocks only, or merge it into the base");
+        }
+        self.note(
+            names.iter().any(|name| name == VLLM_HEAD),
+            "lm_head has factors: vLLM loads them only where its class for the model adapts the head".to_owned(),
         );
     }
 
@@ -310,8 +329,10 @@ mod tests {
             a.config.other.insert("layer_replication".into(), json!([[0, 2]]));
         };
         check(&replicated, &[Vllm, LlamaCpp, MistralRs, Mlx]);
-        check(&|a| a.factors.push(factor("x", (1, 1, 300), 1)), &[LlamaCpp, MistralRs]);
-        check(&|a| a.factors.push(factor("x", (1, 1, 513), 1)), &[Vllm, LlamaCpp, MistralRs]);
+        check(&|a| a.factors.push(factor("a.up_proj", (1, 1, 300), 1)), &[LlamaCpp, MistralRs]);
+        check(&|a| a.factors.push(factor("a.up_proj", (1, 1, 513), 1)), &[Vllm, LlamaCpp, MistralRs]);
+        check(&|a| a.factors[0].module = "model.layers.0.mlp.router".into(), &[Vllm]);
+        check(&|a| a.factors[0].module = "lm_head".into(), &[]);
         check(&|a| a.config.rank_pattern = vec![("(".into(), 1)], &[Peft]);
     }
 
@@ -321,7 +342,10 @@ mod tests {
         let notes =
             |adapter: &AdapterFolder| check_reader(Reader::Vllm, &adapter.config, &adapter.factors).unwrap();
         assert!(!notes(&adapter).iter().any(|Note(text)| text.contains("--max-lora-rank")));
-        adapter.factors.push(factor("x", (1, 1, 33), 1));
+        adapter.factors.push(factor("a.up_proj", (1, 1, 33), 1));
         assert!(notes(&adapter).iter().any(|Note(text)| text.contains("--max-lora-rank 64")));
+        assert!(!notes(&adapter).iter().any(|Note(text)| text.contains("lm_head")));
+        adapter.factors[0].module = "lm_head".into();
+        assert!(notes(&adapter).iter().any(|Note(text)| text.contains("lm_head")));
     }
 }

@@ -1,11 +1,13 @@
 //! Exact rewritings of an adapter: the change scale · left · right of every module stays what it is, up to one
 //! rounding of each number. (Stacking changes what the change is added to: the untouched base instead of the residual.)
 
+use lowrank_blocks::{Format, narrow, widen};
+
 use crate::peft::{AdapterConfig, AdapterFolder, Factor, Init, Matcher, PeftError};
 
 /// Moves the scale into the left factors: left ← scale · left, α = r, not rank-stabilised. Then every reader's scale is
 /// 1, however it computes it from one α and one rank; with several ranks, `alpha_pattern` repeats `rank_pattern`, and
-/// [`pad`] first makes both unnecessary.
+/// [`pad`] first makes both unnecessary. A 16-bit adapter becomes F32 unless its format holds the products exactly.
 ///
 /// # Errors
 /// [`PeftError::Pattern`], or [`PeftError::RankDiffers`] when the module paths do not tell the ranks apart.
@@ -29,6 +31,7 @@ pub fn fold(adapter: &AdapterFolder) -> Result<AdapterFolder, PeftError> {
     config.alpha_pattern =
         config.rank_pattern.iter().map(|(key, rank)| (key.clone(), *rank as f64)).collect();
     ranks_agree(&out)?;
+    keep_exact(&mut out);
     Ok(out)
 }
 
@@ -78,28 +81,35 @@ pub fn pad(adapter: &AdapterFolder) -> Result<AdapterFolder, PeftError> {
 /// left' = [left, −left₀], right' = [right ; right₀], at the same scale.
 ///
 /// The rank doubles, and with it α (α grows by √2 where the scale is α/√r) and every number of the patterns; the start
-/// becomes `true`. PEFT's `subtract_mutated_init` does the same.
+/// becomes `true`. PEFT's `subtract_mutated_init` does the same. What the trained folder does not say of where it comes
+/// from, the initial one says: they are two moments of one training.
 ///
 /// # Errors
 /// [`PeftError::InitialDiffers`] when the initial factors are not those of the same modules and shapes,
-/// [`PeftError::StackedDora`].
-pub fn stack(trained: &AdapterFolder, initial: &[Factor]) -> Result<AdapterFolder, PeftError> {
+/// [`PeftError::InitialScale`] when they count with another scale, [`PeftError::StackedDora`].
+pub fn stack(trained: &AdapterFolder, initial: &AdapterFolder) -> Result<AdapterFolder, PeftError> {
     if trained.config.dora {
         return Err(PeftError::StackedDora);
     }
     let differs = |module: &str, why: String| PeftError::InitialDiffers { module: module.to_owned(), why };
-    if let Some(extra) = initial.iter().find(|first| trained.factor(&first.module).is_none()) {
+    let (scales, first_scales) = (Matcher::new(&trained.config)?, Matcher::new(&initial.config)?);
+    if let Some(extra) = initial.factors.iter().find(|first| trained.factor(&first.module).is_none()) {
         return Err(differs(&extra.module, "is only".to_owned()));
     }
     let mut out = trained.clone();
     for factor in &mut out.factors {
-        let Some(first) = initial.iter().find(|first| first.module == factor.module) else {
+        let Some(first) = initial.factor(&factor.module) else {
             return Err(differs(&factor.module, "is not".to_owned()));
         };
         let sides = |f: &Factor| (f.output, f.input, f.rank, f.place);
         if sides(first) != sides(factor) {
             let why = format!("is [{}, {}] of rank {}", first.output, first.input, first.rank);
             return Err(differs(&factor.module, why));
+        }
+        let module = || factor.module.clone();
+        let (trained, initial) = (scales.scale(&factor.module), first_scales.scale(&factor.module));
+        if trained != initial {
+            return Err(PeftError::InitialScale { module: module(), trained, initial });
         }
         let rank = factor.rank;
         let rows = factor.left.chunks_exact(rank).zip(first.left.chunks_exact(rank));
@@ -112,7 +122,27 @@ pub fn stack(trained: &AdapterFolder, initial: &[Factor]) -> Result<AdapterFolde
     double(config);
     config.init = Init::Plain(true);
     ranks_agree(&out)?;
+    for (key, value) in &initial.provenance {
+        out.provenance.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    keep_exact(&mut out);
     Ok(out)
+}
+
+/// F32, unless the adapter's own format holds every new number exactly: rounding once more would change the change.
+fn keep_exact(adapter: &mut AdapterFolder) {
+    let holds = |format: Format, values: &[f32]| {
+        let mut back = vec![0.0; values.len()];
+        let there = narrow(format, values).is_ok_and(|bytes| widen(format, &bytes, &mut back).is_ok());
+        there && back == values
+    };
+    let is_exact = adapter.factors.iter().all(|factor| {
+        let bias = factor.bias.as_deref().unwrap_or_default();
+        [&factor.left, &factor.right, bias].iter().all(|values| holds(adapter.format, values))
+    });
+    if adapter.format != Format::F32 && !is_exact {
+        adapter.format = Format::F32;
+    }
 }
 
 fn double(config: &mut AdapterConfig) {
@@ -146,7 +176,7 @@ fn multiply(values: &mut [f32], scale: f64) {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{fold, pad, stack};
+    use super::{Format, fold, pad, stack};
     use crate::peft::{AdapterConfig, AdapterFolder, Factor, Init, Matcher, PeftError, Targets};
 
     const Q: &str = "model.layers.0.self_attn.q_proj";
@@ -225,11 +255,17 @@ pub(super) mod tests {
         for stabilised in [false, true] {
             let mut trained = mixed(stabilised);
             trained.config.init = Init::Named("pissa".into());
-            let initial = vec![factor(DOWN, (4, 5, 3), 2), factor(Q, (6, 4, 2), 2)];
-            let stacked = stack(&trained, &initial).unwrap();
+            trained.provenance = [("seed".to_owned(), "1".to_owned())].into();
+            let factors = vec![factor(DOWN, (4, 5, 3), 2), factor(Q, (6, 4, 2), 2)];
+            let mut first = AdapterFolder { factors, ..trained.clone() };
+            first.provenance = [("seed", "2"), ("base", "x")].map(|(k, v)| (k.into(), v.into())).into();
+            let stacked = stack(&trained, &first).unwrap();
             assert_eq!(stacked.config.init, Init::Plain(true));
             assert_eq!((stacked.config.rank, stacked.config.rank_pattern[0].1), (4, 6));
-            let first = AdapterFolder { factors: initial.clone(), ..trained.clone() };
+            assert_eq!(
+                (stacked.provenance["seed"].as_str(), stacked.provenance["base"].as_str()),
+                ("1", "x")
+            );
             for module in [Q, DOWN] {
                 let wanted =
                     delta(&trained, module).into_iter().zip(delta(&first, module)).map(|(x, y)| x - y);
@@ -246,18 +282,42 @@ pub(super) mod tests {
     #[test]
     fn stacking_refuses_what_does_not_belong() {
         let trained = mixed(false);
-        let only_q = vec![factor(Q, (6, 4, 2), 2)];
-        let error = stack(&trained, &only_q).unwrap_err();
+        let with = |factors: Vec<Factor>| AdapterFolder { factors, ..trained.clone() };
+        let error = stack(&trained, &with(vec![factor(Q, (6, 4, 2), 2)])).unwrap_err();
         assert_eq!(error, PeftError::InitialDiffers { module: DOWN.into(), why: "is not".into() });
-        let wrong = vec![factor(Q, (6, 4, 1), 2), factor(DOWN, (4, 5, 3), 2)];
+        let wrong = with(vec![factor(Q, (6, 4, 1), 2), factor(DOWN, (4, 5, 3), 2)]);
         let error = stack(&trained, &wrong).unwrap_err();
         assert_eq!(error, PeftError::InitialDiffers { module: Q.into(), why: "is [6, 4] of rank 1".into() });
-        let more = vec![factor(Q, (6, 4, 2), 2), factor(DOWN, (4, 5, 3), 2), factor("x", (1, 1, 1), 2)];
+        let more = with(vec![factor(Q, (6, 4, 2), 2), factor(DOWN, (4, 5, 3), 2), factor("x", (1, 1, 1), 2)]);
         assert!(
             matches!(stack(&trained, &more), Err(PeftError::InitialDiffers { module, .. }) if module == "x")
         );
-        let mut dora = trained;
+        let mut other = trained.clone();
+        other.config.alpha = 10.0;
+        let error = PeftError::InitialScale { module: Q.into(), trained: 2.5, initial: 5.0 };
+        assert_eq!(stack(&trained, &other), Err(error));
+        let mut dora = trained.clone();
         dora.config.dora = true;
         assert_eq!(stack(&dora, &more), Err(PeftError::StackedDora));
+    }
+
+    #[test]
+    fn sixteen_bits_are_kept_only_where_they_hold_the_result() {
+        let mut adapter = mixed(false);
+        for factor in &mut adapter.factors {
+            // What a file of BF16 gives.
+            for value in factor.left.iter_mut().chain(&mut factor.right) {
+                *value = f32::from_bits(value.to_bits() & 0xffff_0000);
+            }
+        }
+        adapter.format = Format::BF16;
+        assert_eq!(pad(&adapter).unwrap().format, Format::BF16);
+        assert_eq!(fold(&adapter).unwrap().format, Format::F32, "by 5/2 and 4/3");
+        adapter.config.alpha = 4.0;
+        adapter.config.alpha_pattern = vec![("down_proj".into(), 1.5)];
+        assert_eq!(fold(&adapter).unwrap().format, Format::BF16, "by 2 and 1/2");
+        assert_eq!(stack(&adapter, &adapter).unwrap().format, Format::BF16);
+        let first = AdapterFolder { factors: mixed(false).factors, ..adapter.clone() };
+        assert_eq!(stack(&adapter, &first).unwrap().format, Format::F32, "beside factors of 32 bits");
     }
 }

@@ -192,6 +192,16 @@ pub enum GgufError {
         /// What is needed.
         wanted: &'static str,
     },
+    /// A key has another value than what is needed.
+    #[error("key {key:?} is {found:?}; {wanted} is needed")]
+    WrongValue {
+        /// The key.
+        key: String,
+        /// What it says.
+        found: String,
+        /// What is needed.
+        wanted: String,
+    },
     /// To be written: the bytes do not match shape and type.
     #[error("tensor {name:?} of {dtype} and shape {shape:?} was given {found} bytes")]
     WrongBytes {

@@ -1,6 +1,6 @@
 //! What every adapter must fulfil, read or written.
 
-use super::matching::is_end;
+use super::matching::{is_end, is_inside};
 use super::names::{self, Part};
 use super::{AdapterConfig, AdapterFolder, Factor, Matcher, PeftError, Place, Targets, folder};
 
@@ -26,25 +26,9 @@ pub(super) fn all(adapter: &AdapterFolder) -> Result<(), PeftError> {
         if factor.rank != expected {
             return Err(PeftError::RankDiffers { module: module(), found: factor.rank, expected });
         }
-        if config.dora && factor.magnitude.is_none() {
-            let (what, key) = ("lora_magnitude_vector", "use_dora");
-            return Err(PeftError::MissingPart { module: module(), what, key });
-        }
-        // PEFT gives embeddings no bias.
-        if config.left_bias && factor.bias.is_none() && factor.place == Place::Linear {
-            let (what, key) = ("lora_B.bias", "lora_bias");
-            return Err(PeftError::MissingPart { module: module(), what, key });
-        }
+        announced(factor, config)?;
         for (part, values) in parts(factor) {
             finite(&names::join(&factor.module, part), values)?;
-        }
-        let extra = [(factor.magnitude.is_some() && !config.dora, Part::Magnitude)];
-        for (is_extra, part) in
-            extra.into_iter().chain([(factor.bias.is_some() && !config.left_bias, Part::Bias)])
-        {
-            if is_extra {
-                return Err(PeftError::ExtraTensor { name: names::join(&factor.module, part) });
-            }
         }
     }
     if let Targets::List(list) = &config.targets {
@@ -54,6 +38,33 @@ pub(super) fn all(adapter: &AdapterFolder) -> Result<(), PeftError> {
             }
         }
     }
+    whole(adapter, &matcher)
+}
+
+/// The parts beside the two factors are those that the configuration announces.
+fn announced(factor: &Factor, config: &AdapterConfig) -> Result<(), PeftError> {
+    // PEFT gives embeddings no bias.
+    let bias = config.left_bias && factor.place == Place::Linear;
+    for (part, key, announced, is_there) in [
+        (Part::Magnitude, "use_dora", config.dora, factor.magnitude.is_some()),
+        (Part::Bias, "lora_bias", bias, factor.bias.is_some()),
+    ] {
+        match (announced, is_there) {
+            (true, false) => {
+                let module = factor.module.clone();
+                return Err(PeftError::MissingPart { module, what: names::label(part), key });
+            }
+            (false, true) => {
+                return Err(PeftError::ExtraTensor { name: names::join(&factor.module, part) });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The weights stored whole are those that `modules_to_save` names.
+fn whole(adapter: &AdapterFolder, matcher: &Matcher<'_>) -> Result<(), PeftError> {
     let mut names: Vec<&str> = Vec::new();
     for whole in &adapter.whole {
         if names.contains(&whole.name.as_str()) || !matcher.is_saved_whole(&whole.name) {
@@ -67,7 +78,11 @@ pub(super) fn all(adapter: &AdapterFolder) -> Result<(), PeftError> {
         }
         finite(&name, &whole.values)?;
     }
-    Ok(())
+    match adapter.config.modules_to_save.iter().find(|saved| !names.iter().any(|name| is_inside(saved, name)))
+    {
+        Some(saved) => Err(PeftError::SavedWithoutTensor { module: saved.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Two configurations give every module the same scale.

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::PeftError;
+use super::{MAX_RANK, PeftError};
 
 /// Which modules an adapter is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,14 @@ pub enum Targets {
     List(Vec<String>),
     /// A regular expression for the full path; `all-linear` stands for every linear module.
     Pattern(String),
+}
+
+impl Targets {
+    /// Whether this is PEFT's word for every linear layer but the output layer.
+    #[must_use]
+    pub fn is_all_linear(&self) -> bool {
+        matches!(self, Targets::Pattern(pattern) if pattern == "all-linear")
+    }
 }
 
 /// PEFT's `init_lora_weights`.
@@ -103,7 +111,7 @@ pub struct AdapterConfig {
 }
 
 /// Keys that PEFT 0.21 knows and that have no field above.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 22] = [
     "alora_invocation_tokens",
     "arrow_config",
     "auto_mapping",
@@ -117,7 +125,6 @@ const KNOWN: [&str; 25] = [
     "megatron_config",
     "megatron_core",
     "monteclora_config",
-    "peft_type",
     "peft_version",
     "qalora_group_size",
     "revision",
@@ -127,19 +134,21 @@ const KNOWN: [&str; 25] = [
     "use_bdlora",
     "use_qalora",
     "velora_config",
-    "use_rslora",
-    "use_dora",
 ];
 
-/// Keys that change what the factors mean.
-const MEANINGFUL: [&str; 7] = [
+/// Keys that change what the factors mean, or add something beside them.
+const MEANINGFUL: [&str; 11] = [
     "alora_invocation_tokens",
+    "arrow_config",
     "ensure_weight_tying",
+    "kasa_config",
     "layer_replication",
+    "monteclora_config",
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
     "use_qalora",
+    "velora_config",
 ];
 
 impl AdapterConfig {
@@ -186,7 +195,7 @@ impl AdapterConfig {
             return Err(PeftError::UnknownInit { found: init.text() });
         }
         Ok(AdapterConfig {
-            rank: keys.need("r", "a whole number above 0", rank)?,
+            rank: keys.need("r", RANK, rank)?,
             alpha: keys.need("lora_alpha", "a number", Value::as_f64)?,
             targets: keys.need("target_modules", "text or a list of texts", targets)?,
             exclude: keys.get("exclude_modules", "text or a list of texts", targets)?,
@@ -194,14 +203,14 @@ impl AdapterConfig {
             base_model: keys.get("base_model_name_or_path", "text", text)?,
             init,
             inference_mode: keys.truth("inference_mode")?,
-            dropout: keys.get("lora_dropout", "a number", Value::as_f64)?.unwrap_or(0.0),
+            dropout: keys.get("lora_dropout", "a number from 0 to 1", dropout)?.unwrap_or(0.0),
             bias: keys.get("bias", "text", text)?.unwrap_or_else(|| "none".to_owned()),
             fan_in_fan_out: keys.truth("fan_in_fan_out")?,
             rank_stabilised: keys.truth("use_rslora")?,
             dora: keys.truth("use_dora")?,
             left_bias: keys.truth("lora_bias")?,
             rank_pattern: keys
-                .get("rank_pattern", "an object of whole numbers above 0", |v| pairs(v, rank))?
+                .get("rank_pattern", "an object of whole numbers from 1 to 16777216", |v| pairs(v, rank))?
                 .unwrap_or_default(),
             alpha_pattern: keys
                 .get("alpha_pattern", "an object of numbers", |v| pairs(v, Value::as_f64))?
@@ -323,7 +332,7 @@ impl Keys {
 }
 
 /// A value for a message, at most 60 letters of it.
-fn short(value: &Value) -> String {
+pub(crate) fn short(value: &Value) -> String {
     value.to_string().chars().take(60).collect()
 }
 
@@ -339,8 +348,15 @@ fn text_or_texts(value: &Value) -> Option<Vec<String>> {
     text(value).map(|one| vec![one]).or_else(|| texts(value))
 }
 
-fn rank(value: &Value) -> Option<usize> {
-    usize::try_from(value.as_u64()?).ok().filter(|&rank| rank > 0)
+/// What [`rank`] wants.
+pub(crate) const RANK: &str = "a whole number from 1 to 16777216";
+
+pub(crate) fn rank(value: &Value) -> Option<usize> {
+    usize::try_from(value.as_u64()?).ok().filter(|&rank| rank > 0 && rank <= MAX_RANK)
+}
+
+fn dropout(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|share| (0.0..=1.0).contains(share))
 }
 
 fn targets(value: &Value) -> Option<Targets> {
@@ -410,7 +426,16 @@ mod tests {
             with("init_lora_weights", json!("nystrom")),
             Err(E::UnknownInit { found: "nystrom".into() })
         );
-        let wanted = "a whole number above 0";
+        let wanted = "a whole number from 1 to 16777216";
+        let large = E::WrongType { key: "r", found: "16777217".into(), wanted };
+        assert_eq!(with("r", json!(16_777_217)), Err(large));
+        let ranks = with("rank_pattern", json!({"q_proj": u64::MAX}));
+        assert!(matches!(ranks, Err(E::WrongType { key: "rank_pattern", .. })), "{ranks:?}");
+        for share in [json!(-0.1), json!(1.5), json!("0.1")] {
+            let dropout = with("lora_dropout", share);
+            assert!(matches!(dropout, Err(E::WrongType { key: "lora_dropout", .. })), "{dropout:?}");
+        }
+        assert_eq!(with("lora_dropout", json!(1)).unwrap().dropout, 1.0);
         assert_eq!(with("r", json!(0)), Err(E::WrongType { key: "r", found: "0".into(), wanted }));
         assert_eq!(with("r", json!(2.5)), Err(E::WrongType { key: "r", found: "2.5".into(), wanted }));
         let wrong = E::WrongType { key: "use_dora", found: "1".into(), wanted: "true or false" };
@@ -421,6 +446,14 @@ mod tests {
             Some("layer_replication")
         );
         assert_eq!(with("use_qalora", json!(false)).unwrap().unsupported(), None);
+        for key in ["kasa_config", "monteclora_config", "velora_config", "arrow_config"] {
+            assert_eq!(with(key, json!({"a": 1})).unwrap().unsupported(), Some(key));
+            assert_eq!(with(key, Value::Null).unwrap().unsupported(), None);
+            assert_eq!(with(key, json!({"a": 1})).unwrap().unknown_keys(), [""; 0]);
+        }
+        // PEFT itself is of two minds about capitals: some names it lowers first, others not.
+        let capital = with("init_lora_weights", json!("Gaussian")).unwrap_err();
+        assert!(capital.to_string().contains("lower case"), "{capital}");
     }
 
     #[test]

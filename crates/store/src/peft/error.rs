@@ -28,9 +28,10 @@ pub enum PeftError {
         /// The type.
         found: String,
     },
-    /// A start that PEFT does not know.
+    /// A start that is not known here.
     #[error(
-        "adapter_config.json: init_lora_weights is {found:?}, which PEFT refuses; write true for a plain adapter"
+        "adapter_config.json: init_lora_weights is {found:?}; known are true, false, and in lower case gaussian, eva, \
+         orthogonal, mica, pissa, pissa_niter_N, olora, corda, lora_ga, loftq. Write true for a plain adapter"
     )]
     UnknownInit {
         /// The value.
@@ -72,6 +73,19 @@ pub enum PeftError {
     NeedlessInitial {
         /// The start.
         init: String,
+    },
+    /// Initial factors count with another scale than the trained ones, so that their difference means nothing.
+    #[error(
+        "module {module:?}: the trained factors have scale {trained}, the initial ones {initial}; give the folder saved \
+         when this training began"
+    )]
+    InitialScale {
+        /// The module.
+        module: String,
+        /// Scale of the trained factors.
+        trained: f64,
+        /// Scale of the initial ones.
+        initial: f64,
     },
     /// Initial factors and trained ones do not belong together.
     #[error(
@@ -156,6 +170,12 @@ pub enum PeftError {
     TargetWithoutFactors {
         /// The target.
         target: String,
+    },
+    /// `modules_to_save` names a module of which nothing is stored.
+    #[error("modules_to_save names {module:?}, but no weight of it is in the file; tensors are missing")]
+    SavedWithoutTensor {
+        /// The entry.
+        module: String,
     },
     /// DoRA without magnitude, or a bias that is announced and absent.
     #[error("module {module:?} has no {what}, but adapter_config.json says {key:?}")]

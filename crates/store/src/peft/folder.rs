@@ -105,13 +105,34 @@ impl AdapterFolder {
     /// [`StoreError::Peft`] with what is wrong; [`StoreError::Io`], [`StoreError::Json`], [`StoreError::Safetensors`]
     /// for the files themselves.
     pub fn read(path: &Path) -> Result<AdapterFolder, StoreError> {
-        let folder = read_any(path)?;
-        let cause = match &folder.config.init {
-            init if !init.changes_base() => return Ok(folder),
-            Init::Named(name) if name == "loftq" => PeftError::RawLoftq,
-            init => PeftError::RawOffset { init: init.text() },
-        };
-        Err(StoreError::Peft { path: path.to_owned(), cause })
+        AdapterFolder::look(path)?.accepted(path)
+    }
+
+    /// Reads a folder as far as it can be read, with everything that [`AdapterFolder::read`] would refuse it for: for
+    /// looking at, not for applying.
+    ///
+    /// # Errors
+    /// [`StoreError::Peft`] for a configuration that says no LoRA, and for patterns and tensors that cannot be read at
+    /// all; otherwise as [`AdapterFolder::read`].
+    pub fn look(path: &Path) -> Result<Seen, StoreError> {
+        let mut seen = load(path)?;
+        match &seen.folder.config.init {
+            init if !init.changes_base() => {}
+            Init::Named(name) if name == "loftq" => seen.objections.push(PeftError::RawLoftq),
+            init => {
+                let init = init.text();
+                seen.objections.push(PeftError::RawOffset { init });
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Whether configuration and tensors agree and all numbers are finite: what reading and writing insist on.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn check(&self) -> Result<(), PeftError> {
+        check::all(self)
     }
 
     /// Reads an adapter whose start changed the base, together with the factors it began with, and gives the plain
@@ -119,10 +140,10 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// As [`AdapterFolder::read`]; [`PeftError::NeedlessInitial`], [`PeftError::InitialDiffers`],
-    /// [`PeftError::RawLoftq`].
+    /// [`PeftError::InitialScale`], [`PeftError::RawLoftq`].
     pub fn read_with_initial(path: &Path, initial: &Path) -> Result<AdapterFolder, StoreError> {
         let wrong = |cause| StoreError::Peft { path: path.to_owned(), cause };
-        let trained = read_any(path)?;
+        let trained = load(path)?.accepted(path)?;
         match &trained.config.init {
             init if !init.changes_base() => {
                 return Err(wrong(PeftError::NeedlessInitial { init: init.text() }));
@@ -130,8 +151,8 @@ impl AdapterFolder {
             Init::Named(name) if name == "loftq" => return Err(wrong(PeftError::RawLoftq)),
             _ => {}
         }
-        let initial = read_any(initial)?;
-        export::stack(&trained, &initial.factors).map_err(wrong)
+        let initial = load(initial)?.accepted(initial)?;
+        export::stack(&trained, &initial).map_err(wrong)
     }
 
     /// The factors of one module.
@@ -141,63 +162,103 @@ impl AdapterFolder {
     }
 }
 
+/// An adapter as it is stored, with what speaks against applying it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// What could be read of it.
+    pub folder: AdapterFolder,
+    /// Why [`AdapterFolder::read`] refuses it, the first reason first; empty for a sound adapter.
+    pub objections: Vec<PeftError>,
+}
+
 /// The parts of one module, as they are found.
 #[derive(Default)]
 struct Parts(BTreeMap<Part, (Vec<usize>, Vec<f32>)>);
 
-fn read_any(path: &Path) -> Result<AdapterFolder, StoreError> {
+/// Reads the factors as they are, whatever base they belong to, with what is wrong with them.
+fn load(path: &Path) -> Result<Seen, StoreError> {
     let wrong = |cause| StoreError::Peft { path: path.to_owned(), cause };
     let config = AdapterConfig::parse(&json::read(&path.join(CONFIG_NAME))?).map_err(wrong)?;
-    if let Some(key) = config.unsupported() {
-        return Err(wrong(PeftError::Unsupported { key }));
-    }
     let tensors = path.join(TENSORS_NAME);
     if !tensors.exists() && path.join("adapter_model.bin").exists() {
         return Err(wrong(PeftError::Pickle));
     }
     let file = SafetensorsFile::open(&tensors)?;
     let matcher = Matcher::new(&config).map_err(wrong)?;
+    let mut objections = Vec::new();
+    objections.extend(config.unsupported().map(|key| PeftError::Unsupported { key }));
     let mut modules: BTreeMap<&str, Parts> = BTreeMap::new();
-    let (mut whole, mut passed_over) = (Vec::new(), Vec::new());
+    let mut bases: Vec<(&str, &String)> = Vec::new();
+    let mut whole = Vec::new();
     let mut format = None;
     for name in file.names() {
-        let (module, part) = names::split(name).map_err(wrong)?;
+        let (module, part) = match names::split(name) {
+            Ok(split) => split,
+            Err(cause) => {
+                objections.push(cause);
+                continue;
+            }
+        };
         if part == Some(Part::Base) {
-            passed_over.push(name.clone());
+            bases.push((module, name));
             continue;
         }
         let info = file.info(name)?;
         let Dtype::Real(stored) = info.dtype else {
-            return Err(wrong(PeftError::Dtype { name: name.clone(), dtype: info.dtype.name() }));
+            objections.push(PeftError::Dtype { name: name.clone(), dtype: info.dtype.name() });
+            continue;
         };
+        let shape = info.shape.clone();
+        match part {
+            Some(part) => {
+                modules.entry(module).or_default().0.insert(part, (shape, file.widened(name)?));
+            }
+            None if matcher.is_saved_whole(module) => {
+                whole.push(Whole { name: module.to_owned(), shape, values: file.widened(name)? });
+            }
+            None => {
+                objections.push(PeftError::ExtraTensor { name: name.clone() });
+                continue;
+            }
+        }
         // A file of several formats is kept in the one that holds them all, and F64 is rounded to it.
         format = match format {
             None if stored != Format::F64 => Some(stored),
             Some(one) if one == stored => Some(one),
             _ => Some(Format::F32),
         };
-        let values = file.widened(name)?;
-        match part {
-            Some(part) => {
-                modules.entry(module).or_default().0.insert(part, (info.shape.clone(), values));
-            }
-            None if matcher.is_saved_whole(module) => {
-                whole.push(Whole { name: module.to_owned(), shape: info.shape.clone(), values });
-            }
-            None => return Err(wrong(PeftError::ExtraTensor { name: name.clone() })),
+    }
+    let mut factors = Vec::new();
+    for (module, parts) in modules {
+        match parts.join(module, &config) {
+            Ok(factor) => factors.push(factor),
+            Err(cause) => objections.push(cause),
         }
     }
-    let factors = modules
-        .into_iter()
-        .map(|(module, parts)| parts.join(module, &config))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(wrong)?;
+    let mut passed_over = Vec::new();
+    for (module, name) in bases {
+        if factors.iter().any(|factor| factor.module == module) {
+            passed_over.push(name.clone());
+        } else {
+            objections.push(PeftError::ExtraTensor { name: name.clone() });
+        }
+    }
     let mut provenance = file.metadata().clone();
     provenance.remove("format");
     let format = format.unwrap_or(Format::F32);
     let folder = AdapterFolder { config, factors, whole, provenance, format, passed_over };
-    check::all(&folder).map_err(wrong)?;
-    Ok(folder)
+    objections.extend(folder.check().err());
+    Ok(Seen { folder, objections })
+}
+
+impl Seen {
+    /// The adapter, if nothing speaks against it.
+    fn accepted(self, path: &Path) -> Result<AdapterFolder, StoreError> {
+        match self.objections.into_iter().next() {
+            Some(cause) => Err(StoreError::Peft { path: path.to_owned(), cause }),
+            None => Ok(self.folder),
+        }
+    }
 }
 
 impl Parts {
@@ -210,12 +271,10 @@ impl Parts {
         } else {
             (Place::Linear, Part::Left, Part::Right)
         };
-        let label =
-            |part| names::ENDS.iter().find(|(known, _)| *known == part).map_or("", |(_, end)| &end[1..]);
         let missing = |present, missing| PeftError::MissingPartner {
             module: module.to_owned(),
-            present: label(present),
-            missing: label(missing),
+            present: names::label(present),
+            missing: names::label(missing),
         };
         let (left, right) = match (self.0.remove(&left), self.0.remove(&right)) {
             (Some(l), Some(r)) => ((left, l), (right, r)),

@@ -34,28 +34,16 @@ pub fn pattern_key<'a>(
     module: &str,
 ) -> Result<Option<&'a str>, PeftError> {
     for key in keys {
-        if whole(r"(?:.*\.)?", key)?.is_match(module) {
+        if path_end(key)?.is_match(module) {
             return Ok(Some(key));
         }
     }
     Ok(None)
 }
 
-/// PEFT's matching of `target_modules`: a list means exact paths or their ends after a dot, a text means a regular
-/// expression for the whole path. `all-linear` matches everything: which modules are linear, only the model knows.
-///
-/// # Errors
-/// [`PeftError::Pattern`].
-pub fn matches_target(targets: &Targets, module: &str) -> Result<bool, PeftError> {
-    match targets {
-        Targets::List(list) => Ok(in_list(list, module)),
-        Targets::Pattern(pattern) if pattern == "all-linear" => Ok(true),
-        Targets::Pattern(pattern) => Ok(full_match(pattern)?.is_match(module)),
-    }
-}
-
-fn in_list(list: &[String], module: &str) -> bool {
-    list.iter().any(|target| is_end(target, module))
+/// A pattern for the whole module path, or all of its end after a dot.
+fn path_end(key: &str) -> Result<Regex, PeftError> {
+    whole(r"(?:.*\.)?", key)
 }
 
 /// Whether a target is the module's path, or its end after a dot.
@@ -64,12 +52,46 @@ pub fn is_end(target: &str, module: &str) -> bool {
     module.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
+/// Whether an entry of `modules_to_save` names the module, or one that holds it.
+pub(super) fn is_inside(saved: &str, module: &str) -> bool {
+    format!(".{module}.").contains(&format!(".{saved}."))
+}
+
+/// PEFT's matching of `target_modules`, compiled.
+#[derive(Debug)]
+enum Chosen<'a> {
+    /// Exact paths, or their ends after a dot.
+    Ends(&'a [String]),
+    /// A text means a regular expression for the whole path.
+    Pattern(Regex),
+    /// `all-linear`: which modules are linear, only the model knows.
+    AllLinear,
+}
+
+impl<'a> Chosen<'a> {
+    fn new(targets: &'a Targets) -> Result<Chosen<'a>, PeftError> {
+        Ok(match targets {
+            Targets::List(list) => Chosen::Ends(list),
+            Targets::Pattern(_) if targets.is_all_linear() => Chosen::AllLinear,
+            Targets::Pattern(pattern) => Chosen::Pattern(full_match(pattern)?),
+        })
+    }
+
+    fn matches(&self, module: &str) -> bool {
+        match self {
+            Chosen::Ends(list) => list.iter().any(|target| is_end(target, module)),
+            Chosen::Pattern(regex) => regex.is_match(module),
+            Chosen::AllLinear => true,
+        }
+    }
+}
+
 /// The rules of one configuration, compiled once.
 #[derive(Debug)]
 pub struct Matcher<'a> {
     config: &'a AdapterConfig,
-    target: Option<Regex>,
-    exclude: Option<Regex>,
+    targets: Chosen<'a>,
+    exclude: Option<Chosen<'a>>,
     layer: Vec<Regex>,
     ranks: Vec<Regex>,
     alphas: Vec<Regex>,
@@ -81,11 +103,6 @@ impl<'a> Matcher<'a> {
     /// # Errors
     /// [`PeftError::Pattern`].
     pub fn new(config: &'a AdapterConfig) -> Result<Matcher<'a>, PeftError> {
-        let full = |targets: &Targets| match targets {
-            Targets::Pattern(pattern) if pattern != "all-linear" => full_match(pattern).map(Some),
-            _ => Ok(None),
-        };
-        let ends = |key: &String| whole(r"(?:.*\.)?", key);
         // The first number between dots after two names, or after the given name.
         let layer = if config.layers_pattern.is_empty() {
             vec![r"^.*?\.[^.]*\.(\d+)\.".to_owned()]
@@ -101,26 +118,21 @@ impl<'a> Matcher<'a> {
             .collect::<Result<_, _>>()?;
         Ok(Matcher {
             config,
-            target: full(&config.targets)?,
-            exclude: config.exclude.as_ref().map_or(Ok(None), full)?,
+            targets: Chosen::new(&config.targets)?,
+            exclude: config.exclude.as_ref().map(Chosen::new).transpose()?,
             layer,
-            ranks: config.rank_pattern.iter().map(|(key, _)| ends(key)).collect::<Result<_, _>>()?,
-            alphas: config.alpha_pattern.iter().map(|(key, _)| ends(key)).collect::<Result<_, _>>()?,
+            ranks: config.rank_pattern.iter().map(|(key, _)| path_end(key)).collect::<Result<_, _>>()?,
+            alphas: config.alpha_pattern.iter().map(|(key, _)| path_end(key)).collect::<Result<_, _>>()?,
         })
     }
 
     /// Whether the module has factors (PEFT's `check_target_module_exists`).
     #[must_use]
     pub fn is_target(&self, module: &str) -> bool {
-        let matches = |targets: &Targets, regex: &Option<Regex>| match (targets, regex) {
-            (Targets::List(list), _) => in_list(list, module),
-            (Targets::Pattern(_), Some(regex)) => regex.is_match(module),
-            (Targets::Pattern(_), None) => true,
-        };
-        if self.config.exclude.as_ref().is_some_and(|exclude| matches(exclude, &self.exclude)) {
+        if self.exclude.as_ref().is_some_and(|exclude| exclude.matches(module)) {
             return false;
         }
-        if self.is_saved_whole(module) || !matches(&self.config.targets, &self.target) {
+        if self.is_saved_whole(module) || !self.targets.matches(module) {
             return false;
         }
         match (&self.config.targets, &self.config.layers) {
@@ -136,8 +148,7 @@ impl<'a> Matcher<'a> {
     /// Whether `modules_to_save` names the module or one that holds it.
     #[must_use]
     pub fn is_saved_whole(&self, module: &str) -> bool {
-        let dotted = format!(".{module}.");
-        self.config.modules_to_save.iter().any(|saved| dotted.contains(&format!(".{saved}.")))
+        self.config.modules_to_save.iter().any(|saved| is_inside(saved, module))
     }
 
     fn layer_of(&self, module: &str) -> Option<usize> {
@@ -167,7 +178,7 @@ impl<'a> Matcher<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Matcher, matches_target, pattern_key};
+    use super::{Matcher, pattern_key};
     use crate::peft::{AdapterConfig, PeftError, Targets};
 
     fn list(targets: &[&str]) -> Targets {
@@ -215,7 +226,8 @@ mod tests {
             (Targets::Pattern("all-linear".into()), true),
         ];
         for (targets, expected) in cases {
-            assert_eq!(matches_target(&targets, Q).unwrap(), expected, "{targets:?}");
+            let config = AdapterConfig::new(1, 1.0, targets);
+            assert_eq!(Matcher::new(&config).unwrap().is_target(Q), expected, "{config:?}");
         }
     }
 

@@ -12,9 +12,10 @@ mod names;
 mod save;
 
 pub use config::{AdapterConfig, Init, Targets};
+pub(crate) use config::{RANK, rank, short};
 pub use error::PeftError;
-pub use folder::{AdapterFolder, Factor, Place, Whole};
-pub use matching::{Matcher, full_match, is_end, matches_target, pattern_key};
+pub use folder::{AdapterFolder, Factor, Place, Seen, Whole};
+pub use matching::{Matcher, full_match, is_end, pattern_key};
 
 /// File name of the configuration.
 pub const CONFIG_NAME: &str = "adapter_config.json";
@@ -22,5 +23,7 @@ pub const CONFIG_NAME: &str = "adapter_config.json";
 pub const TENSORS_NAME: &str = "adapter_model.safetensors";
 /// The folder inside an adapter folder that holds the factors that the training began with.
 pub const INITIAL_NAME: &str = "initial";
+/// No rank is larger: 2^24, far beyond any matrix, so that sums and doubles of ranks stay numbers.
+pub(crate) const MAX_RANK: usize = 1 << 24;
 /// What PEFT puts before the path of a module.
 pub(crate) const PREFIX: &str = "base_model.model.";

@@ -58,6 +58,11 @@ pub(super) fn join(module: &str, part: Part) -> String {
     format!("{PREFIX}{module}{end}")
 }
 
+/// The part as messages name it.
+pub(super) fn label(part: Part) -> &'static str {
+    ENDS.iter().find(|(known, _)| *known == part).map_or("", |(_, end)| &end[1..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ENDS, Part, PeftError, join, split};

@@ -23,7 +23,7 @@ struct Index {
     weight_map: UniqueMap,
     // Holds total_size, which says nothing that the shards do not say.
     #[serde(rename = "metadata", default)]
-    _metadata: Option<serde_json::Value>,
+    _metadata: Option<json::Unambiguous>,
 }
 
 impl ShardedModel {
@@ -174,6 +174,9 @@ mod tests {
                 E::ExtraTensor { name: name("c"), shard: name("1.safetensors") },
             ),
         ];
+        std::fs::write(path.join(INDEX_NAME), r#"{"metadata":{"a":1,"a":2},"weight_map":{}}"#).unwrap();
+        let twice = ShardedModel::open(path).unwrap_err();
+        assert!(twice.to_string().ends_with("key \"a\" occurs twice"), "{twice}");
         for (index, expected) in cases {
             assert_eq!(open(index).unwrap_err(), expected);
         }
