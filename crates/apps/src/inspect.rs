@@ -1,18 +1,25 @@
-//! `lowrank inspect`: what an adapter, a model or a checkpoint holds, without computing with it.
+//! `lowrank inspect`: what an adapter, a model or a checkpoint holds, without computing with it. What lowrank would not
+//! apply is shown all the same, with the reason.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod shown;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lowrank_linalg::{LowRank, effective_rank};
 use lowrank_models::Config;
 use lowrank_store::checkpoint::{self, Checkpoint};
-use lowrank_store::peft::{AdapterFolder, CONFIG_NAME, INITIAL_NAME, Matcher};
+use lowrank_store::export::{MLX_TENSORS_NAME, look_llama_cpp, read_mlx};
+use lowrank_store::peft::{AdapterFolder, CONFIG_NAME, Factor, INITIAL_NAME, Matcher, TENSORS_NAME};
 use lowrank_store::{GgufFile, TensorSource, gguf, json, tensors};
-use serde::Serialize;
+use serde_json::Value;
 
 use crate::AppError;
 use crate::error::Because;
+use crate::model::OFFSET;
+use shown::{Cell, Facts, Table};
+
+pub use shown::Inspected;
 
 /// What to look at.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,79 +32,6 @@ pub struct Inspect {
     pub all: bool,
 }
 
-/// What was found.
-#[derive(Debug, Clone, Serialize)]
-pub struct Inspected {
-    /// `adapter`, `model`, `checkpoint` or `tensors`.
-    pub kind: &'static str,
-    /// Named facts, in the order in which they are shown.
-    pub facts: Vec<(String, String)>,
-    /// What made it, where the file says.
-    pub provenance: BTreeMap<String, String>,
-    /// A table of layers or tensors.
-    pub table: Rows,
-    #[serde(skip)]
-    all: bool,
-}
-
-/// A table.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Rows {
-    /// Names of the columns.
-    pub head: Vec<&'static str>,
-    /// Cells, a row at a time.
-    pub rows: Vec<Vec<String>>,
-}
-
-/// Rows shown unless all are asked for.
-const SHOWN: usize = 12;
-
-impl fmt::Display for Inspected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wide = self.facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        for (name, value) in &self.facts {
-            writeln!(f, "{name:<wide$}  {value}")?;
-        }
-        if !self.provenance.is_empty() {
-            writeln!(f, "\nmade by")?;
-            let wide = self.provenance.keys().map(String::len).max().unwrap_or(0);
-            for (key, value) in &self.provenance {
-                writeln!(f, "  {key:<wide$}  {value}")?;
-            }
-        }
-        let Rows { head, rows } = &self.table;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let shown = if self.all { rows.len() } else { rows.len().min(SHOWN) };
-        let cells = || rows[..shown].iter().map(|row| row.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut widths: Vec<usize> = head.iter().map(|name| name.len()).collect();
-        for row in cells() {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        writeln!(f)?;
-        for row in std::iter::once(head.clone()).chain(cells()) {
-            let line: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(
-                    |(column, (cell, &wide))| {
-                        if column == 0 { format!("{cell:<wide$}") } else { format!("{cell:>wide$}") }
-                    },
-                )
-                .collect();
-            writeln!(f, "{}", line.join("  ").trim_end())?;
-        }
-        if shown < rows.len() {
-            writeln!(f, "… and {} more (--all shows them)", rows.len() - shown)?;
-        }
-        Ok(())
-    }
-}
-
 /// Looks at a path; what it is decides its contents, not its name.
 ///
 /// # Errors
@@ -108,11 +42,20 @@ pub fn inspect(options: &Inspect) -> Result<Inspected, AppError> {
         return Err(AppError::usage(format!("nothing at {}", path.display())));
     }
     let mut found = if path.join(CONFIG_NAME).is_file() {
-        adapter(path)?
+        if path.join(MLX_TENSORS_NAME).is_file() && !path.join(TENSORS_NAME).exists() {
+            of_adapter("LoRA adapter (mlx-lm)", &read_mlx(path).input("reading the adapter")?)?
+        } else {
+            peft(path)?
+        }
     } else if path.is_dir() {
         directory(path)?
     } else if gguf::is_gguf(path).input("reading the file")? {
-        gguf_model(&GgufFile::open(path).input("reading the file")?)?
+        let file = GgufFile::open(path).input("reading the file")?;
+        if file.str("general.type").is_ok_and(|kind| kind == "adapter") {
+            llama_cpp(path)?
+        } else {
+            gguf_model(&file)?
+        }
     } else {
         let source = tensors::open(path).input("reading the file")?;
         if checkpoint::is_checkpoint(source.metadata()) {
@@ -125,85 +68,124 @@ pub fn inspect(options: &Inspect) -> Result<Inspected, AppError> {
     Ok(found)
 }
 
-fn fact(name: &str, value: impl fmt::Display) -> (String, String) {
-    (name.to_owned(), value.to_string())
-}
-
-fn megabytes(bytes: usize) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-fn adapter(path: &Path) -> Result<Inspected, AppError> {
-    let adapter = AdapterFolder::read(path).input("reading the adapter")?;
-    let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
-    let parameters: usize = adapter.factors.iter().map(|f| f.left.len() + f.right.len()).sum();
-    let ranks: std::collections::BTreeSet<usize> = adapter.factors.iter().map(|f| f.rank).collect();
-    let ranks: Vec<String> = ranks.iter().map(ToString::to_string).collect();
-    let mut facts = vec![
-        fact("kind", "LoRA adapter (PEFT folder)"),
-        fact("layers", adapter.factors.len()),
-        fact("ranks", ranks.join(", ")),
-        fact("alpha", adapter.config.alpha),
-        fact("rank-stabilised", if adapter.config.rank_stabilised { "yes" } else { "no" }),
-        fact("start", format!("init_lora_weights = {}", adapter.config.init.text())),
-        fact("parameters", parameters),
-        fact("numbers", format!("{}, {}", adapter.format, megabytes(stored(parameters, adapter.format)))),
-        fact("memory to apply it", megabytes(4 * parameters)),
-        fact("memory to train it", format!("{} with AdamW, activations aside", megabytes(16 * parameters))),
-    ];
-    if let Some(base) = &adapter.config.base_model {
-        facts.push(fact("base", base));
+/// A PEFT folder, whether or not lowrank applies it.
+fn peft(path: &Path) -> Result<Inspected, AppError> {
+    let seen = AdapterFolder::look(path).input("reading the adapter")?;
+    let mut found = of_adapter("LoRA adapter (PEFT folder)", &seen.folder)?;
+    found.objections = seen.objections.iter().map(ToString::to_string).collect();
+    let whole: Vec<&str> = seen.folder.whole.iter().map(|whole| whole.name.as_str()).collect();
+    if !whole.is_empty() {
+        found.objections.push(format!("it saves whole weights: {}", whole.join(", ")));
+    }
+    if seen.folder.provenance.contains_key(OFFSET) {
+        found
+            .objections
+            .push("these factors belong on a changed base; apply the adapter around them".to_owned());
+    }
+    if !seen.folder.passed_over.is_empty() {
+        found.facts.add("passed_over", seen.folder.passed_over.join(", "));
     }
     if path.join(INITIAL_NAME).is_dir() {
-        facts.push(fact("initial factors", format!("in {INITIAL_NAME}/")));
+        found.facts.add("initial_factors", format!("in {INITIAL_NAME}/"));
     }
-    if let Some(key) = adapter.config.unsupported() {
-        facts.push(fact("not applied by lowrank", key));
+    Ok(found)
+}
+
+/// An adapter for llama.cpp. Rows of query and key stand in another order there, which no norm or spectrum sees.
+fn llama_cpp(path: &Path) -> Result<Inspected, AppError> {
+    let (architecture, adapter) = look_llama_cpp(path).input("reading the adapter")?;
+    let mut found = of_adapter("LoRA adapter (GGUF for llama.cpp)", &adapter)?;
+    found.facts.add("architecture", architecture);
+    Ok(found)
+}
+
+fn of_adapter(format: &str, adapter: &AdapterFolder) -> Result<Inspected, AppError> {
+    let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
+    let parameters: usize = adapter.factors.iter().map(|f| f.left.len() + f.right.len()).sum();
+    let ranks: BTreeSet<usize> = adapter.factors.iter().map(|f| f.rank).collect();
+    let mut facts = Facts::default();
+    facts.add("format", format);
+    facts.add("layers", adapter.factors.len());
+    facts.add("ranks", ranks.into_iter().collect::<Vec<_>>());
+    facts.add("alpha", adapter.config.alpha);
+    facts.add("rank_stabilised", adapter.config.rank_stabilised);
+    facts.add(
+        "start",
+        Cell::shown(
+            adapter.config.init.text(),
+            format!("init_lora_weights = {}", adapter.config.init.text()),
+        ),
+    );
+    facts.add("parameters", parameters);
+    facts.add("numbers", adapter.format.name());
+    facts.add("stored", Cell::bytes(stored(parameters, adapter.format)));
+    facts.add("memory_to_apply", Cell::bytes(4 * parameters));
+    // Values, gradients and two moments; activations come on top.
+    facts.add("memory_to_train_with_adamw", Cell::bytes(16 * parameters));
+    if let Some(base) = &adapter.config.base_model {
+        facts.add("base", base.as_str());
     }
-    let mut rows = Vec::new();
-    for factor in &adapter.factors {
-        let change =
-            LowRank::from_rows(&factor.left, &factor.right, factor.output, factor.input, factor.rank)
-                .input(&factor.module)?
-                .times(matcher.scale(&factor.module));
-        let spectrum = change.factor().input(&factor.module)?;
-        rows.push(vec![
-            factor.module.clone(),
-            format!("[{}, {}]", factor.output, factor.input),
-            factor.rank.to_string(),
-            format!("{:.3}", matcher.scale(&factor.module)),
-            format!("{:.4}", spectrum.energy().sqrt()),
-            format!("{:.2}", effective_rank(&spectrum.values)),
-        ]);
-    }
-    let head = vec!["layer", "shape", "rank", "scale", "norm of the change", "effective rank"];
+    let columns = vec!["layer", "shape", "rank", "scale", "norm", "effective_rank"];
+    let rows = adapter.factors.iter().map(|factor| row(factor, &matcher)).collect::<Result<Vec<_>, _>>()?;
     Ok(Inspected {
         kind: "adapter",
         facts,
-        provenance: adapter.provenance,
-        table: Rows { head, rows },
+        objections: Vec::new(),
+        provenance: adapter.provenance.clone(),
+        table: Table { columns, rows },
         all: false,
     })
+}
+
+/// One layer's change. A change that is not a number has no spectrum; the reason stands among the objections.
+fn row(factor: &Factor, matcher: &Matcher<'_>) -> Result<Vec<Cell>, AppError> {
+    let scale = matcher.scale(&factor.module);
+    let mut row: Vec<Cell> = vec![
+        factor.module.as_str().into(),
+        shape(&[factor.output, factor.input]),
+        factor.rank.into(),
+        Cell::real(scale, 3),
+    ];
+    if factor.left.iter().chain(&factor.right).all(|value| value.is_finite()) {
+        let change =
+            LowRank::from_rows(&factor.left, &factor.right, factor.output, factor.input, factor.rank)
+                .input(&factor.module)?
+                .times(scale);
+        let spectrum = change.factor().input(&factor.module)?;
+        row.push(Cell::real(spectrum.energy().sqrt(), 4));
+        row.push(Cell::real(effective_rank(&spectrum.values), 2));
+    } else {
+        row.extend([Cell::shown(Value::Null, "–"), Cell::shown(Value::Null, "–")]);
+    }
+    Ok(row)
+}
+
+fn shape(sides: &[usize]) -> Cell {
+    Cell::shown(sides.to_vec(), format!("{sides:?}"))
 }
 
 fn stored(count: usize, format: lowrank_store::Format) -> usize {
     (count as f64 * format.bits_per_value() / 8.0) as usize
 }
 
-fn of_model(config: &Config) -> Vec<(String, String)> {
-    vec![
-        fact("architecture", &config.model_type),
-        fact("layers", config.layers),
-        fact("hidden, feed-forward", format!("{}, {}", config.hidden, config.intermediate)),
-        fact(
-            "heads",
-            format!("{} of {}, {} for keys and values", config.heads, config.head_dim, config.kv_heads),
-        ),
-        fact("vocabulary", config.vocabulary),
-        fact("context", config.context),
-        fact("parameters", format!("{} ({:.1} M)", config.parameters(), config.parameters() as f64 / 1e6)),
-        fact("memory as f32", megabytes(4 * config.parameters())),
-    ]
+fn of_model(config: &Config) -> Facts {
+    let mut facts = Facts::default();
+    facts.add("architecture", config.model_type.as_str());
+    facts.add("layers", config.layers);
+    facts.add("hidden", config.hidden);
+    facts.add("feed_forward", config.intermediate);
+    facts.add("heads", config.heads);
+    facts.add("head_size", config.head_dim);
+    facts.add("heads_of_keys_and_values", config.kv_heads);
+    facts.add("vocabulary", config.vocabulary);
+    facts.add("context", config.context);
+    let parameters = config.parameters();
+    facts.add(
+        "parameters",
+        Cell::shown(parameters, format!("{parameters} ({:.1} M)", parameters as f64 / 1e6)),
+    );
+    facts.add("memory_as_f32", Cell::bytes(4 * parameters));
+    facts
 }
 
 fn directory(path: &Path) -> Result<Inspected, AppError> {
@@ -212,13 +194,14 @@ fn directory(path: &Path) -> Result<Inspected, AppError> {
     let config = path.join("config.json");
     if config.is_file() {
         let value = json::read(&config).input("reading the model")?;
-        let mut facts = vec![fact("kind", "model (Hugging Face directory)")];
+        let mut facts = Facts::default();
+        facts.add("format", "model (Hugging Face directory)");
         match Config::from_json(&value) {
             Ok(config) => facts.extend(of_model(&config)),
             // Other families can be looked at, only not run.
-            Err(error) => facts.push(fact("not run by lowrank", error)),
+            Err(error) => found.objections.push(error.to_string()),
         }
-        facts.append(&mut found.facts.split_off(1));
+        facts.extend(found.facts);
         found.facts = facts;
         found.kind = "model";
     }
@@ -227,18 +210,19 @@ fn directory(path: &Path) -> Result<Inspected, AppError> {
 
 fn gguf_model(file: &GgufFile) -> Result<Inspected, AppError> {
     let mut found = plain(file)?;
-    let mut facts = vec![fact("kind", format!("GGUF, version {}", file.version()))];
+    let mut facts = Facts::default();
+    facts.add("format", format!("GGUF, version {}", file.version()));
     if let Ok(name) = file.str("general.name") {
-        facts.push(fact("name", name));
+        facts.add("name", name);
     }
     match Config::from_gguf(file) {
         Ok(config) => {
             found.kind = "model";
             facts.extend(of_model(&config));
         }
-        Err(error) => facts.push(fact("not run by lowrank", error)),
+        Err(error) => found.objections.push(error.to_string()),
     }
-    facts.append(&mut found.facts.split_off(1));
+    facts.extend(found.facts);
     found.facts = facts;
     found.provenance.retain(|key, _| key.starts_with("lowrank."));
     Ok(found)
@@ -246,16 +230,75 @@ fn gguf_model(file: &GgufFile) -> Result<Inspected, AppError> {
 
 fn of_checkpoint(checkpoint: &Checkpoint) -> Inspected {
     let count: usize = checkpoint.tensors.iter().map(|(_, _, values)| values.len()).sum();
-    let mut facts =
-        vec![fact("kind", "checkpoint"), fact("tensors", checkpoint.tensors.len()), fact("values", count)];
-    if let Some(object) = checkpoint.json.as_object() {
-        let simple = object.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
-        facts.extend(simple.map(|(key, value)| fact(key, value)));
+    let layers = layers(checkpoint);
+    let ranks: BTreeSet<usize> = layers.values().map(|&(_, rank)| rank).collect();
+    let mut facts = Facts::default();
+    facts.add("format", "checkpoint");
+    for counter in ["step", "tokens"] {
+        if let Some((_, values)) = checkpoint.integers.iter().find(|(name, _)| name == counter)
+            && let &[value] = values.as_slice()
+        {
+            facts.add(if counter == "step" { "steps_done" } else { "tokens_read" }, value);
+        }
     }
-    let rows =
-        checkpoint.tensors.iter().map(|(name, shape, _)| vec![name.clone(), format!("{shape:?}")]).collect();
-    let table = Rows { head: vec!["tensor", "shape"], rows };
-    Inspected { kind: "checkpoint", facts, provenance: BTreeMap::new(), table, all: false }
+    facts.add("layers", layers.len());
+    facts.add("ranks", ranks.into_iter().collect::<Vec<_>>());
+    facts.add("tensors", checkpoint.tensors.len());
+    facts.add("values", count);
+    facts.add("stored", Cell::bytes(4 * count));
+    let rows = layers
+        .iter()
+        .map(|(layer, &(sides, rank))| vec![(*layer).into(), shape(&sides), rank.into()])
+        .collect();
+    let mut table = Table { columns: vec!["layer", "shape", "rank"], rows };
+    if layers.is_empty() {
+        // Not factors: a model being pretrained.
+        table.columns = vec!["tensor", "shape"];
+        let rows = checkpoint.tensors.iter().map(|(name, sides, _)| vec![name.as_str().into(), shape(sides)]);
+        table.rows = rows.collect();
+    }
+    let provenance = provenance(&checkpoint.json);
+    Inspected { kind: "checkpoint", facts, objections: Vec::new(), provenance, table, all: false }
+}
+
+/// The layers of which both factors are there, with sides and rank. Those in training stand under `value.`, beside the
+/// optimiser's buffers for them.
+fn layers(checkpoint: &Checkpoint) -> BTreeMap<&str, ([usize; 2], usize)> {
+    let in_training = checkpoint.tensors.iter().any(|(name, _, _)| name.starts_with("value."));
+    let prefix = if in_training { "value." } else { "" };
+    let sides: BTreeMap<&str, &[usize]> = checkpoint
+        .tensors
+        .iter()
+        .filter_map(|(name, sides, _)| Some((name.strip_prefix(prefix)?, sides.as_slice())))
+        .collect();
+    let mut layers = BTreeMap::new();
+    for (name, left) in &sides {
+        let Some(layer) = name.strip_suffix(".left") else { continue };
+        let right = sides.get(format!("{layer}.right").as_str());
+        if let (&[out, rank], Some(&&[other, inp])) = (*left, right)
+            && rank == other
+        {
+            layers.insert(layer, ([out, inp], rank));
+        }
+    }
+    layers
+}
+
+/// What the run says of itself: settings and identity, one line each.
+fn provenance(json: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut lines = BTreeMap::new();
+    for (key, value) in json.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(part) => {
+                lines.extend(part.iter().map(|(inner, value)| (format!("{key}.{inner}"), text(value))));
+            }
+            None => {
+                lines.insert(key.clone(), text(value));
+            }
+        }
+    }
+    lines
 }
 
 fn plain(source: &dyn TensorSource) -> Result<Inspected, AppError> {
@@ -267,24 +310,26 @@ fn plain(source: &dyn TensorSource) -> Result<Inspected, AppError> {
         (bytes, count) = (bytes + size, count + info.count());
         *formats.entry(info.dtype.name()).or_default() += info.count();
         rows.push(vec![
-            name.clone(),
-            info.dtype.name().to_owned(),
-            format!("{:?}", info.shape),
-            megabytes(size),
+            name.as_str().into(),
+            info.dtype.name().into(),
+            shape(&info.shape),
+            Cell::bytes(size),
         ]);
     }
-    let mut formats: Vec<(&str, usize)> = formats.into_iter().collect();
-    formats.sort_by_key(|(_, values)| std::cmp::Reverse(*values));
-    let formats: Vec<String> = formats
+    let mut shares: Vec<(&str, usize)> = formats.iter().map(|(name, values)| (*name, *values)).collect();
+    shares.sort_by_key(|(_, values)| std::cmp::Reverse(*values));
+    let shares: Vec<String> = shares
         .iter()
         .map(|(name, values)| format!("{name} {:.1} %", 100.0 * *values as f64 / count.max(1) as f64))
         .collect();
-    let facts = vec![
-        fact("kind", "tensors"),
-        fact("tensors", source.names().len()),
-        fact("values", count),
-        fact("stored", format!("{} ({})", megabytes(bytes), formats.join(", "))),
-    ];
-    let table = Rows { head: vec!["tensor", "numbers", "shape", "size"], rows };
-    Ok(Inspected { kind: "tensors", facts, provenance: source.metadata().clone(), table, all: false })
+    let mut facts = Facts::default();
+    facts.add("tensors", source.names().len());
+    facts.add("values", count);
+    facts.add("stored", Cell::bytes(bytes));
+    let formats: serde_json::Map<String, Value> =
+        formats.into_iter().map(|(name, values)| (name.to_owned(), values.into())).collect();
+    facts.add("numbers", Cell::shown(formats, shares.join(", ")));
+    let table = Table { columns: vec!["tensor", "numbers", "shape", "bytes"], rows };
+    let provenance = source.metadata().clone();
+    Ok(Inspected { kind: "tensors", facts, objections: Vec::new(), provenance, table, all: false })
 }
