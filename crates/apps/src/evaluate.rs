@@ -125,6 +125,10 @@ pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evalu
             "say on what to evaluate: --data, --questions, or --tokens with --dump-logits",
         ));
     }
+    if let Some(out) = options.dump_logits.as_deref().filter(|out| out.exists()) {
+        let out = out.display();
+        return Err(AppError::usage(format!("{out} exists already; give --dump-logits another name")));
+    }
     let mut model = Model::open(options.model.as_deref(), options.widen.hold())?;
     if let Some(folder) = &options.adapter {
         model.mount(folder)?;

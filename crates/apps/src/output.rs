@@ -23,7 +23,6 @@ pub(crate) enum Writes<'a> {
 /// A PEFT folder.
 pub(crate) const ADAPTER_FILES: [&str; 2] = [CONFIG_NAME, TENSORS_NAME];
 /// A PEFT folder with the factors that the training began with.
-#[allow(dead_code, reason = "for tune and init, which ask before they train")]
 pub(crate) const STARTED_FILES: [&str; 4] =
     [CONFIG_NAME, TENSORS_NAME, "initial/adapter_config.json", "initial/adapter_model.safetensors"];
 /// A folder for mlx-lm.

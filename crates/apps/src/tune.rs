@@ -20,7 +20,8 @@ pub use options::{OffsetChoice, RecomputeChoice, ScheduleChoice, Tune};
 pub use outcome::{DryRun, Initialised, RunSummary, Tuned};
 
 use crate::error::Because;
-use crate::model::{NO_TOKENIZER, write_directory};
+use crate::model::{NO_TOKENIZER, directory_files, write_directory};
+use crate::output::{STARTED_FILES, Writes};
 use crate::{AppError, Progress, output};
 use prepare::Prepared;
 use stored_start::Kept;
@@ -42,7 +43,10 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     let run = run_folder(&options)?;
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
     // A resumed run may have written its adapter before it was stopped; that it is its own is checked with the run's identity.
-    output::refuse_existing(&out, options.overwrite || options.resume)?;
+    let replace = options.overwrite || options.resume;
+    if options.out.is_some() || out.exists() {
+        output::admit(&out, replace, Writes::Folder(&STARTED_FILES))?;
+    }
     let begun = progress.now();
     let mut prepared = Prepared::open(&options, progress)?;
     prepared.describe(&options, progress);
@@ -113,9 +117,10 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     }
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
-    output::refuse_existing(&out, options.overwrite)?;
+    output::admit(&out, options.overwrite, Writes::Folder(&STARTED_FILES))?;
     if let Some(base) = &options.base_out {
-        output::refuse_existing(base, options.overwrite)?;
+        let files = directory_files(options.model.as_deref());
+        output::admit(base, options.overwrite, Writes::Folder(&files))?;
     }
     let begun = progress.now();
     let mut prepared = Prepared::open(options, progress)?;

@@ -136,10 +136,19 @@ fn outputs_that_exist_are_kept() {
     let mine = folder.file("adapter/mine.txt", "precious");
     folder.refuse(&tune(&["--out", "adapter"]), 2, &["adapter", "exists"]);
     // Overwriting refuses to lose what it would not write.
-    folder.refuse(&tune(&["--out", "adapter", "--overwrite", "--init", "kaiming"]), 1, &["mine.txt"]);
+    folder.refuse(&tune(&["--out", "adapter", "--overwrite", "--init", "kaiming"]), 2, &["mine.txt"]);
+    folder.refuse(&tune(&["--out", "no/such/place"]), 2, &["no/such", "create that folder"]);
+    folder.refuse(&tune(&["--out", "."]), 2, &["output"]);
+    folder.refuse(&["init", "--out", "adapter"], 2, &["adapter", "exists"]);
+    folder.refuse(&["init", "--out", "a", "--base-out", "adapter"], 2, &["adapter", "exists"]);
+    assert!(!folder.path().join("run").exists(), "nothing was started");
     assert_eq!(std::fs::read_to_string(mine).unwrap(), "precious");
     folder.succeed(&tune(&["--out", "a", "--run", "r", "--init", "kaiming"]));
     folder.refuse(&tune(&["--out", "b", "--run", "r"]), 2, &["--resume"]);
+    folder.file("rows.json", "[[5, 6]]");
+    let logits = ["eval", "--tokens", "rows.json", "--dump-logits", "data.jsonl"];
+    folder.refuse(&logits, 2, &["data.jsonl exists"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join("data.jsonl")).unwrap(), records());
 }
 
 #[test]

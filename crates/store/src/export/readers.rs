@@ -204,7 +204,8 @@ impl Seen<'_> {
         }
         self.note(
             names.iter().any(|name| name == VLLM_HEAD),
-            "lm_head has factors: vLLM loads them only where its class for the model adapts the head".to_owned(),
+            "lm_head has factors: vLLM loads them only where its class for the model adapts the head"
+                .to_owned(),
         );
     }
 
