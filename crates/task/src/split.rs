@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn copies_are_on_the_same_side() {
         let mut all = examples(40);
-        for index in 0..40 {
-            all[index].tokens[1] = (index % 10) as u32;
+        for (index, example) in all.iter_mut().enumerate() {
+            example.tokens[1] = (index % 10) as u32;
         }
         let sides = split(all, HeldOut::Count(6), Pick::Anywhere(Seed(3))).unwrap();
         assert_eq!(sides.held_out.len(), 8, "two texts in four copies");
