@@ -20,8 +20,8 @@ pub enum LinalgError {
     },
     /// No method found the singular values.
     #[error(
-        "no singular values found for a matrix [{rows}, {cols}]: the iteration in f32, in f64 and the eigenvalues of its \
-         Gram matrix all failed; please report this matrix"
+        "no singular values found for a matrix [{rows}, {cols}]: the iteration on it, the iteration on its triangular factor \
+         in f64 and the eigenvalues of its Gram matrix all failed or gave another matrix back; please report this matrix"
     )]
     NoConvergence {
         /// Rows of the matrix.

@@ -12,7 +12,7 @@ use faer::{Mat, MatRef};
 use lowrank_record::Seed;
 
 use crate::operator::outer_shapes;
-use crate::product::{energy, finite, multiply, narrow, widen};
+use crate::product::{add_over_tokens, energy, finite, multiply, narrow, widen};
 use crate::qr::qr_in_f64;
 use crate::{LinalgError, Sketched, Svd, svd_in_f64};
 
@@ -130,12 +130,12 @@ impl SubspaceIteration {
     pub fn absorb_outer(&mut self, delta: MatRef<'_, f32>, x: MatRef<'_, f32>) -> Result<(), LinalgError> {
         self.open()?;
         outer_shapes(delta, x, self.out, self.inp)?;
-        let multiplier = self.multiplier.as_ref();
-        let product = match self.side() {
-            Side::Forward => multiply(delta.transpose(), multiply(x, multiplier).as_ref()),
-            Side::Transpose => multiply(x.transpose(), multiply(delta, multiplier).as_ref()),
+        let (over, seen) = match self.side() {
+            Side::Forward => (delta, x),
+            Side::Transpose => (x, delta),
         };
-        self.absorb(product.as_ref())
+        add_over_tokens(&mut self.sum, over, multiply(seen, self.multiplier.as_ref()).as_ref());
+        Ok(())
     }
 
     /// Every batch of this pass has been absorbed: orthonormalise and turn to the other side.

@@ -4,7 +4,8 @@
 //! is on a matrix that can only be multiplied with; [`SubspaceIteration`] is the same arithmetic one pass at a time, for
 //! an operator that exists only as a stream of batches.
 //!
-//! Precision: operands are f32; orthogonalisation, small cores, energies and tails are computed in f64.
+//! Precision: operands are f32; orthogonalisation, small cores, energies and tails are computed in f64, and sums over tokens
+//! are added up in f64.
 //!
 //! Repeatability: every result is a function of its arguments alone. Decompositions run sequentially, products are cut
 //! into blocks whose size depends on the shapes only ([`multiply`]), so the number of threads changes no bit.

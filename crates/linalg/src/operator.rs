@@ -2,7 +2,7 @@
 
 use faer::{Mat, MatRef};
 
-use crate::product::{energy, multiply, narrow, widen};
+use crate::product::{add_over_tokens, energy, multiply, narrow};
 use crate::{LinalgError, LowRank};
 
 /// A matrix `[rows, cols]` known by its products.
@@ -69,7 +69,7 @@ impl<'a> OuterProducts<'a> {
     /// The sum itself, `[out, in]`.
     #[must_use]
     pub fn form(&self) -> Mat<f32> {
-        self.sum(self.out, self.inp, |(delta, inputs)| multiply(delta.transpose(), *inputs))
+        self.sum(self.out, self.inp, |sum, delta, inputs| add_over_tokens(sum, delta, inputs))
     }
 
     /// Whether forming the sum and multiplying that with `k` columns `products` times costs fewer operations than that
@@ -81,20 +81,17 @@ impl<'a> OuterProducts<'a> {
         (tokens + products * k) * whole < products * k * tokens * sides
     }
 
-    /// The sum of one small product per batch, added in f64 in the order of the batches.
+    /// What `add` makes of each batch `(sum, δ, X)`, in their order: as [`crate::SubspaceIteration::absorb_outer`] adds
+    /// them up, bit for bit.
     fn sum(
         &self,
         rows: usize,
         k: usize,
-        part: impl Fn(&(MatRef<'a, f32>, MatRef<'a, f32>)) -> Mat<f32>,
+        add: impl Fn(&mut Mat<f64>, MatRef<'a, f32>, MatRef<'a, f32>),
     ) -> Mat<f32> {
-        // One batch is its own sum: nothing to add, and no copy in f64.
-        if let [only] = &self.batches[..] {
-            return part(only);
-        }
-        let mut sum = Mat::<f64>::zeros(rows, k);
-        for batch in &self.batches {
-            sum += widen(part(batch).as_ref());
+        let mut sum = Mat::zeros(rows, k);
+        for &(delta, inputs) in &self.batches {
+            add(&mut sum, delta, inputs);
         }
         narrow(sum.as_ref())
     }
@@ -127,13 +124,13 @@ impl Operator for OuterProducts<'_> {
         self.inp
     }
     fn apply(&self, x: MatRef<'_, f32>) -> Mat<f32> {
-        self.sum(self.out, x.ncols(), |(delta, inputs)| {
-            multiply(delta.transpose(), multiply(*inputs, x).as_ref())
+        self.sum(self.out, x.ncols(), |sum, delta, inputs| {
+            add_over_tokens(sum, delta, multiply(inputs, x).as_ref());
         })
     }
     fn apply_transpose(&self, x: MatRef<'_, f32>) -> Mat<f32> {
-        self.sum(self.inp, x.ncols(), |(delta, inputs)| {
-            multiply(inputs.transpose(), multiply(*delta, x).as_ref())
+        self.sum(self.inp, x.ncols(), |sum, delta, inputs| {
+            add_over_tokens(sum, inputs, multiply(delta, x).as_ref());
         })
     }
 }

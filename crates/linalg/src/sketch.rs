@@ -22,6 +22,18 @@ impl Sketch {
     pub fn for_rank(rank: usize) -> Sketch {
         Sketch { oversampling: rank.max(8), power: 2 }
     }
+
+    /// Columns for the leading `rank` triplets of a matrix with `shorter` rows or columns, whichever are fewer.
+    #[must_use]
+    pub fn width(&self, rank: usize, shorter: usize) -> usize {
+        rank.saturating_add(self.oversampling).min(shorter)
+    }
+
+    /// Products with the matrix: one to find a subspace, one to see the matrix in it, two for each power iteration.
+    #[must_use]
+    pub fn passes(&self) -> usize {
+        2 * self.power + 2
+    }
 }
 
 /// What a randomised SVD found, and how much of the matrix it is.
@@ -44,7 +56,7 @@ impl Sketched {
     }
 }
 
-/// The leading `rank` triplets of `matrix`, from `2·power + 2` products with `rank + oversampling` columns.
+/// The leading `rank` triplets of `matrix`, from [`Sketch::passes`] products with [`Sketch::width`] columns.
 ///
 /// # Errors
 /// [`LinalgError::Rank`] for a rank of 0 or above min(rows, cols), [`LinalgError::NonFinite`],
@@ -59,8 +71,8 @@ pub fn randomised_svd(
     if rank == 0 || rank > rows.min(cols) {
         return Err(LinalgError::Rank { rank, rows, cols });
     }
-    let width = rank.saturating_add(sketch.oversampling).min(rows.min(cols));
-    let mut iteration = SubspaceIteration::start(seed, rows, cols, width, 2 * sketch.power + 2)?;
+    let width = sketch.width(rank, rows.min(cols));
+    let mut iteration = SubspaceIteration::start(seed, rows, cols, width, sketch.passes())?;
     while iteration.passes_left() > 0 {
         let product = match iteration.side() {
             Side::Forward => matrix.apply(iteration.multiplier()),

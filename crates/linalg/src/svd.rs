@@ -2,9 +2,9 @@
 //!
 //! faer does the work, wrapped: its iteration is known to fail on odd inputs and to round differently with the number of
 //! threads. So the input is checked and scaled by a power of two (squares of tiny gradients would underflow), the work is
-//! sequential, the answer is checked against the matrix's energy, and there are two ways out: f64, then the
-//! eigenvalues of the Gram matrix. Signs: the entry of largest magnitude of each right vector is positive, the lowest
-//! index among equals, so that the same matrix gives the same factors everywhere.
+//! sequential, the answer is checked against the matrix, and there are two ways out, both in f64: the iteration on
+//! the transposed triangular factor, then the eigenvalues of the Gram matrix. Signs: the entry of largest magnitude of each
+//! right vector is positive, the lowest index among equals, so that the same matrix gives the same factors everywhere.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -13,7 +13,7 @@ use faer::linalg::svd::{ComputeSvdVectors, svd as faer_svd, svd_scratch};
 use faer::{Mat, MatRef, Par, Spec};
 
 use crate::product::{energy, finite, multiply, narrow, widen};
-use crate::qr::qr_in_f64;
+use crate::qr::{Qr, qr_in_f64};
 use crate::{LinalgError, LowRank, Real};
 
 /// Leading singular triplets, values descending, signs fixed.
@@ -41,9 +41,7 @@ pub fn svd(a: MatRef<'_, f32>) -> Result<Svd, LinalgError> {
 /// # Errors
 /// [`LinalgError::NonFinite`], [`LinalgError::NoConvergence`].
 pub fn svd_in_f64<T: Real>(a: MatRef<'_, T>) -> Result<Svd<T>, LinalgError> {
-    finite(a)?;
-    let Svd { left, values, right } = factor(widen(a).as_ref())?;
-    Ok(Svd { left: narrow(left.as_ref()), values, right: narrow(right.as_ref()) })
+    Ok(factor(widen(a).as_ref())?.narrowed())
 }
 
 impl<T: Real> Svd<T> {
@@ -118,8 +116,43 @@ impl<T: Real> Svd<T> {
     }
 }
 
-/// Check, scale, decompose, check again, sign.
+impl Svd<f64> {
+    /// In another precision. Rounding makes magnitudes equal that were not, and among equals the lowest index decides, so
+    /// the signs are fixed anew.
+    fn narrowed<T: Real>(self) -> Svd<T> {
+        let (left, right) = (narrow(self.left.as_ref()), narrow(self.right.as_ref()));
+        let mut narrow = Svd { left, values: self.values, right };
+        narrow.fix_signs();
+        narrow
+    }
+
+    /// The triplets of the transposed matrix.
+    fn transposed(&self) -> Svd<f64> {
+        Svd {
+            left: self.right.transpose().to_owned(),
+            values: self.values.clone(),
+            right: self.left.transpose().to_owned(),
+        }
+    }
+}
+
+/// One way to all triplets of a finite matrix of ordinary size; `None` where it gives up.
+type Attempt<T> = fn(MatRef<'_, T>) -> Option<Svd<T>>;
+
+/// What is tried, in this order, when the iteration on the matrix itself fails. Each sees other numbers than those before
+/// it: the same iteration on the same numbers would fail again.
+const WAYS_OUT: &[Attempt<f64>] = &[by_triangle, by_gram];
+
 fn factor<T: Real>(a: MatRef<'_, T>) -> Result<Svd<T>, LinalgError> {
+    factor_by(a, by_faer, WAYS_OUT)
+}
+
+/// Check, scale, decompose, check again, sign.
+fn factor_by<T: Real>(
+    a: MatRef<'_, T>,
+    first: Attempt<T>,
+    ways_out: &[Attempt<f64>],
+) -> Result<Svd<T>, LinalgError> {
     finite(a)?;
     let (m, n) = a.shape();
     let k = m.min(n);
@@ -134,18 +167,12 @@ fn factor<T: Real>(a: MatRef<'_, T>) -> Result<Svd<T>, LinalgError> {
     let unit = 2.0_f64.powi(largest.log2().floor().clamp(-1022.0, 1022.0) as i32);
     let scaled = Mat::from_fn(m, n, |i, j| T::from_f64(a[(i, j)].to_f64() / unit));
     let wanted = energy(scaled.as_ref());
-    let mut found = by_faer(scaled.as_ref()).filter(|svd| plausible(svd, scaled.as_ref(), wanted));
-    if found.is_none() {
+    let found = first(scaled.as_ref()).filter(|svd| plausible(svd, scaled.as_ref(), wanted)).or_else(|| {
         let wide = widen(scaled.as_ref());
-        found = by_faer(wide.as_ref())
-            .filter(|svd| plausible(svd, wide.as_ref(), wanted))
-            .or_else(|| by_gram(wide.as_ref()).filter(|svd| plausible(svd, wide.as_ref(), wanted)))
-            .map(|Svd { left, values, right }| Svd {
-                left: narrow(left.as_ref()),
-                values,
-                right: narrow(right.as_ref()),
-            });
-    }
+        let tried = ways_out.iter().filter_map(|attempt| attempt(wide.as_ref()));
+        let mut good = tried.filter(|svd| plausible(svd, wide.as_ref(), wanted));
+        good.next().map(Svd::narrowed)
+    });
     let mut svd = found.ok_or(LinalgError::NoConvergence { rows: m, cols: n })?;
     svd.values.iter_mut().for_each(|value| *value *= unit);
     svd.fix_signs();
@@ -190,12 +217,23 @@ fn by_faer<T: Real>(a: MatRef<'_, T>) -> Option<Svd<T>> {
     Some(Svd { left, values, right: right.transpose().to_owned() })
 }
 
+/// `A = Q·R`, then the iteration on Rᵀ: `Rᵀ = U·diag(σ)·Vᵀ` gives `A = (Q·V)·diag(σ)·Uᵀ`. R is square, and Rᵀ has most of its
+/// weight on the diagonal, so the iteration starts from other numbers than A's or R's; A itself is transposed (if wide)
+/// and reduced to R (if tall) by faer already, so neither of these would be another attempt.
+fn by_triangle(a: MatRef<'_, f64>) -> Option<Svd<f64>> {
+    if a.nrows() < a.ncols() {
+        return by_triangle(a.transpose()).map(|svd| svd.transposed());
+    }
+    let Qr { q, r } = qr_in_f64(a.to_owned());
+    let Svd { left, values, right } = by_faer(r.transpose())?;
+    Some(Svd { left: multiply(q.as_ref(), right.transpose()), values, right: left.transpose().to_owned() })
+}
+
 /// Eigenvectors V of the smaller Gram matrix, then `A·V = Q·R`: Q is orthonormal even where σ vanishes, and R is
 /// diag(σ) up to √ε·σ₁, which is why this is the last way out and always in f64.
 fn by_gram(a: MatRef<'_, f64>) -> Option<Svd<f64>> {
     if a.nrows() < a.ncols() {
-        let Svd { left, values, right } = by_gram(a.transpose())?;
-        return Some(Svd { left: right.transpose().to_owned(), values, right: left.transpose().to_owned() });
+        return by_gram(a.transpose()).map(|svd| svd.transposed());
     }
     let n = a.ncols();
     let gram = multiply(a.transpose(), a);
@@ -234,18 +272,119 @@ mod tests {
         Mat::from_fn(m, n, |i, j| draws[i * n + j])
     }
 
+    /// A matrix `[m, n]` with these singular values and random bases.
+    fn with_values(m: usize, n: usize, values: &[f64]) -> Mat<f64> {
+        let basis = |d| qr_in_f64(widen(random(d, values.len()).as_ref())).q;
+        let (u, v) = (basis(m), basis(n));
+        let scaled = Mat::from_fn(m, values.len(), |i, j| u[(i, j)] * values[j]);
+        multiply(scaled.as_ref(), v.transpose())
+    }
+
+    fn spectra() -> Vec<(&'static str, Mat<f64>)> {
+        let slow: Vec<f64> = (1..=20).map(|i| f64::from(i).powf(-0.5)).collect();
+        // From 1 to 1e-12: the last third is below the rounding of the Gram matrix.
+        let fast: Vec<f64> = (0..24).map(|i| 0.3_f64.powi(i)).collect();
+        let clustered: Vec<f64> =
+            (0..20).map(|i| if i < 9 { 3.0 - 1e-9 * f64::from(i) } else { 1.0 }).collect();
+        vec![
+            ("tall", with_values(60, 20, &slow)),
+            ("wide", with_values(20, 60, &slow)),
+            ("square", with_values(20, 20, &slow)),
+            ("fast-decaying", with_values(40, 24, &fast)),
+            ("fast-decaying and wide", with_values(24, 40, &fast)),
+            ("rank-deficient", with_values(30, 21, &slow[..5])),
+            ("clustered", with_values(26, 20, &clustered)),
+            ("one by one", with_values(1, 1, &[2.5])),
+        ]
+    }
+
     #[test]
-    fn the_gram_way_out_finds_the_same_factors() {
-        for (m, n) in [(23, 9), (9, 23), (12, 12), (1, 1)] {
-            let a = widen(random(m, n).as_ref());
-            let direct = factor(a.as_ref()).unwrap();
-            let mut gram = by_gram(a.as_ref()).unwrap();
-            gram.fix_signs();
-            assert!(energy((gram.reconstruct() - &a).as_ref()).sqrt() < 1e-10);
-            for (x, y) in gram.values.iter().zip(&direct.values) {
-                assert!((x - y).abs() < 1e-9, "{x} {y}");
+    fn every_way_out_puts_every_spectrum_back_together() {
+        // Relative to the largest value. The Gram matrix squares the values, so it sees them to the root of the rounding.
+        let rows: [(&str, Attempt<f64>, f64); 2] =
+            [("triangle", by_triangle, 1e-13), ("gram", by_gram, 4.0 * f64::EPSILON.sqrt())];
+        for ((way, attempt, tolerance), (spectrum, a)) in
+            rows.iter().flat_map(|row| spectra().into_iter().map(move |spectrum| (row, spectrum)))
+        {
+            let at = format!("{way} of {spectrum}");
+            let (direct, found) = (factor(a.as_ref()).unwrap(), attempt(a.as_ref()).unwrap());
+            let allowed = tolerance * direct.values[0];
+            let error = energy((found.reconstruct() - &a).as_ref()).sqrt();
+            assert!(error <= allowed, "{at}: {error:e}, allowed {allowed:e}");
+            for (x, y) in found.values.iter().zip(&direct.values) {
+                assert!((x - y).abs() <= allowed, "{at}: {x:e} {y:e}");
             }
-            assert!(energy((&gram.right - &direct.right).as_ref()).sqrt() < 1e-6);
+            let (u, v) = (found.left.as_ref(), found.right.as_ref());
+            for gram in [multiply(u.transpose(), u), multiply(v, v.transpose())] {
+                let off = gram - Mat::<f64>::identity(found.rank(), found.rank());
+                assert!(energy(off.as_ref()).sqrt() < 1e-12, "{at}");
+            }
+            assert!(plausible(&found, a.as_ref(), energy(a.as_ref())), "{at}: refused by the check");
+        }
+    }
+
+    fn gives_up<T: Real>(_: MatRef<'_, T>) -> Option<Svd<T>> {
+        None
+    }
+
+    /// What a failed iteration may hand back: the right vectors in another order than the values.
+    fn lies<T: Real>(a: MatRef<'_, T>) -> Option<Svd<T>> {
+        let svd = by_faer(a)?;
+        let right = Mat::from_fn(svd.rank(), a.ncols(), |i, j| svd.right[(svd.rank() - 1 - i, j)]);
+        Some(Svd { right, ..svd })
+    }
+
+    fn each_failure_leads_to_the_next<T: Real>(tolerance: f64) {
+        let a: Mat<T> = narrow(widen(random(23, 9).as_ref()).as_ref());
+        let direct = factor(a.as_ref()).unwrap();
+        let chains: [(Attempt<T>, &[Attempt<f64>]); 4] = [
+            (gives_up, WAYS_OUT),
+            (lies, WAYS_OUT),
+            (gives_up, &[gives_up, by_gram]),
+            (lies, &[lies, by_gram]),
+        ];
+        for (first, ways_out) in chains {
+            let found = factor_by(a.as_ref(), first, ways_out).unwrap();
+            let apart = energy((widen(found.right.as_ref()) - widen(direct.right.as_ref())).as_ref()).sqrt();
+            assert!(apart < tolerance, "{apart:e}");
+            let apart = energy((widen(found.left.as_ref()) - widen(direct.left.as_ref())).as_ref()).sqrt();
+            assert!(apart < tolerance, "{apart:e}");
+        }
+        for (first, ways_out) in
+            [(gives_up as Attempt<T>, &[][..]), (lies, &[gives_up, lies as Attempt<f64>])]
+        {
+            let refused = factor_by(a.as_ref(), first, ways_out);
+            assert_eq!(refused.err(), Some(LinalgError::NoConvergence { rows: 23, cols: 9 }));
+        }
+    }
+
+    #[test]
+    fn failed_and_wrong_attempts_lead_to_the_next_and_to_an_error_at_the_end() {
+        each_failure_leads_to_the_next::<f32>(1e-5);
+        each_failure_leads_to_the_next::<f64>(1e-6);
+        let refused = LinalgError::NoConvergence { rows: 23, cols: 9 }.to_string();
+        assert!(refused.contains("matrix [23, 9]") && refused.contains("triangular factor"), "{refused}");
+    }
+
+    #[test]
+    fn rounding_does_not_break_the_rule_of_signs() {
+        let root = 0.5_f64.sqrt();
+        // In f64 the second entry is the larger one and positive, in f32 both are equal and the first decides.
+        let entries = [-root, root + 1e-15];
+        let wide = Svd {
+            left: Mat::from_fn(1, 1, |_, _| 1.0),
+            values: vec![1.0],
+            right: Mat::from_fn(1, 2, |_, j| entries[j]),
+        };
+        let narrow = wide.narrowed::<f32>();
+        assert!(narrow.right[(0, 0)] > 0.0 && narrow.right[(0, 1)] < 0.0 && narrow.left[(0, 0)] < 0.0);
+        let a = Mat::from_fn(2, 2, |i, j| [[1.0_f32, 1.0], [1.0, -1.0]][i][j]);
+        for svd in [svd(a.as_ref()).unwrap(), svd_in_f64(a.as_ref()).unwrap()] {
+            for row in svd.right.row_iter() {
+                let largest =
+                    row.iter().fold(0.0_f32, |most, &x| if x.abs() > most.abs() { x } else { most });
+                assert!(largest > 0.0, "{svd:?}");
+            }
         }
     }
 
