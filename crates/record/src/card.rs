@@ -70,7 +70,7 @@ pub enum Promise {
     Zero,
     /// The change is not zero, but the base gives up exactly as much (in exact arithmetic).
     Exact,
-    /// The function moves by at most this relative amount in the weights.
+    /// Base + change differs from W by at most this part of the larger of `‖W‖` and `scale·‖left‖·‖right‖` (Frobenius).
     Within(f64),
     /// No promise: the change is added to the base.
     None,
@@ -106,7 +106,11 @@ impl fmt::Display for Promise {
             Promise::Zero => f.write_str("the change starts at exactly zero"),
             Promise::Exact => f.write_str("base + change = the original weight"),
             Promise::Within(bound) => {
-                write!(f, "base + change = the original weight within {bound} (relative)")
+                write!(
+                    f,
+                    "base + change = the original weight within {bound:e} of the larger of the weight's norm and the product \
+                     of the factors' norms"
+                )
             }
             Promise::None => f.write_str("the function changes at step 0"),
         }

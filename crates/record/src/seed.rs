@@ -41,9 +41,16 @@ impl Seed {
         (0..count).map(|_| StandardNormal.sample(&mut rng)).collect()
     }
 
-    /// `count` draws from the uniform distribution on `[-bound, bound)`; zeros when `bound` is 0 or not finite.
+    /// `count` draws from the uniform distribution on `[-bound, bound)`; zeros when `bound` is 0.
+    ///
+    /// # Panics
+    /// Panics when `bound` is negative, not a number, or so large that the width of the interval is not finite.
     #[must_use]
     pub fn uniform(self, count: usize, bound: f32) -> Vec<f32> {
+        assert!(
+            bound >= 0.0 && (2.0 * bound).is_finite(),
+            "a bound of uniform draws is finite and not negative: {bound}"
+        );
         let mut rng = self.rng();
         match Uniform::new(-bound, bound) {
             Ok(distribution) => (0..count).map(|_| distribution.sample(&mut rng)).collect(),
@@ -84,6 +91,19 @@ mod tests {
         let variance = draws.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / 20_000.0;
         assert!(mean.abs() < 0.03, "{mean}");
         assert!((variance - 1.0).abs() < 0.04, "{variance}");
+    }
+
+    #[test]
+    fn uniform_draws_lie_within_their_bound() {
+        let draws = Seed(2).uniform(1000, 0.5);
+        assert!(draws.iter().all(|&x| (-0.5..0.5).contains(&x)) && draws.iter().any(|&x| x < -0.4));
+        assert_eq!(Seed(2).uniform(3, 0.0), [0.0; 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "finite and not negative: inf")]
+    fn an_infinite_bound_is_a_mistake() {
+        let _ = Seed(2).uniform(3, f32::INFINITY);
     }
 
     #[test]

@@ -98,10 +98,8 @@ fn budget(prepared: &Prepared, options: &Tune, settings: &Settings) -> String {
 /// What the start says of each layer.
 fn write_reports(started: &Started, path: &Path) -> Result<(), AppError> {
     let layer = |each: &Attached| {
-        let facts = each.report.0.iter().map(|(name, value)| (name.clone(), serde_json::json!(value)));
         serde_json::json!({
-            "layer": each.site.name, "rank": each.site.rank, "scale": each.site.scale,
-            "facts": facts.collect::<serde_json::Map<_, _>>(),
+            "layer": each.site.name, "rank": each.site.rank, "scale": each.site.scale, "facts": each.report,
         })
     };
     let layers: Vec<serde_json::Value> = started.attached.iter().map(layer).collect();
