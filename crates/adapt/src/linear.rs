@@ -37,14 +37,12 @@ pub struct Mounted {
     pub adapter: Box<dyn Adapter>,
 }
 
-/// What [`Linear::merge`] changed.
-struct Unmerged {
-    /// The adapter in the weight.
-    name: String,
-    /// The weight before.
-    weight: Matrix,
-    /// Whether the adapter was switched on.
-    enabled: bool,
+/// What [`Linear::merge`] changed: there is at least one adapter in the weight.
+struct Merged {
+    /// The weight without them.
+    original: Matrix,
+    /// The adapters in the weight in the order in which they were merged, and whether each was switched on.
+    adapters: Vec<(String, bool)>,
 }
 
 /// `y = x Wᵀ + b + Σ adapters`, W `[out, in]`.
@@ -52,7 +50,7 @@ pub struct Linear {
     weight: Weight,
     bias: Option<Matrix>,
     adapters: Vec<Mounted>,
-    unmerged: Option<Unmerged>,
+    merged: Option<Merged>,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -60,7 +58,7 @@ impl Linear {
     /// A layer without adapters. `bias: [1, out]`.
     #[must_use]
     pub fn new(weight: Weight, bias: Option<Matrix>) -> Linear {
-        Linear { weight, bias, adapters: Vec::new(), unmerged: None, observer: None }
+        Linear { weight, bias, adapters: Vec::new(), merged: None, observer: None }
     }
 
     /// `[out, in]`.
@@ -101,6 +99,19 @@ impl Linear {
         &self.adapters
     }
 
+    /// Whether an adapter of this name could be mounted, and, where it brings a base of its own, whether that could take
+    /// the weight's place: what [`Linear::mount`] and [`Linear::replace_weight`] would refuse, known before either is called.
+    ///
+    /// # Errors
+    /// As these two.
+    pub fn admits(&self, name: &str, replaces_weight: bool) -> Result<(), AdaptError> {
+        self.frozen()?;
+        if self.position(name).is_ok() {
+            return Err(AdaptError::Taken(name.to_owned()));
+        }
+        if replaces_weight { self.not_merged() } else { Ok(()) }
+    }
+
     /// Puts another frozen weight of the same shape in (a base with the start taken out, a quantised copy).
     ///
     /// # Errors
@@ -127,10 +138,7 @@ impl Linear {
     /// # Errors
     /// [`AdaptError::Taken`] when the name is in use, [`AdaptError::Trained`] when the weight is trained itself.
     pub fn mount(&mut self, name: &str, adapter: Box<dyn Adapter>) -> Result<(), AdaptError> {
-        self.frozen()?;
-        if self.adapters.iter().any(|mounted| mounted.name == name) {
-            return Err(AdaptError::Taken(name.to_owned()));
-        }
+        self.admits(name, false)?;
         self.adapters.push(Mounted { name: name.to_owned(), enabled: true, adapter });
         Ok(())
     }
@@ -203,42 +211,58 @@ impl Linear {
         y
     }
 
-    /// Adds an adapter's change to the weight, which becomes f32; the adapter is switched off until [`Linear::unmerge`].
+    /// Adds an adapter's change to the weight, which becomes f32, behind those merged before; the adapter is switched off
+    /// until [`Linear::unmerge`].
     ///
     /// # Errors
-    /// [`AdaptError::Unknown`], [`AdaptError::Trained`], or [`AdaptError::Merged`] when another one is merged already.
+    /// [`AdaptError::Unknown`], [`AdaptError::Trained`], or [`AdaptError::Merged`] when it is merged already.
     pub fn merge(&mut self, name: &str) -> Result<(), AdaptError> {
-        self.not_merged()?;
+        self.not_in_the_weight(name)?;
         let index = self.position(name)?;
-        let original = self.frozen()?.clone();
-        let mut values = original.to_f32();
-        for (value, change) in values.iter_mut().zip(self.adapters[index].adapter.delta(&original)) {
-            *value += change;
-        }
-        let Ok(merged) = Matrix::from_f32(values, original.shape()) else {
-            unreachable!("a sum of matrices of one shape has that shape")
-        };
+        let weight = self.frozen()?.clone();
         let enabled = std::mem::replace(&mut self.adapters[index].enabled, false);
-        self.weight = Weight::Frozen(merged);
-        self.unmerged = Some(Unmerged { name: name.to_owned(), weight: original, enabled });
+        let merged = self.merged.get_or_insert_with(|| Merged { original: weight, adapters: Vec::new() });
+        merged.adapters.push((name.to_owned(), enabled));
+        self.make_weight();
         Ok(())
     }
 
-    /// Takes a merged adapter out again: the original weight, bit for bit, and the adapter on or off as it was.
+    /// Takes a merged adapter out again, in any order, and switches it on or off as it was. The weight is then what merging
+    /// the others alone would have made; with the last one out it is the original, bit for bit.
     ///
     /// # Errors
     /// [`AdaptError::Unknown`] when this adapter is not merged.
     pub fn unmerge(&mut self, name: &str) -> Result<(), AdaptError> {
-        match self.unmerged.take() {
-            Some(merged) if merged.name == name => {
-                self.weight = Weight::Frozen(merged.weight);
-                self.enable(name, merged.enabled)
-            }
-            other => {
-                self.unmerged = other;
-                Err(AdaptError::Unknown(name.to_owned()))
+        let unknown = || AdaptError::Unknown(name.to_owned());
+        let merged = self.merged.as_mut().ok_or_else(unknown)?;
+        let place = merged.adapters.iter().position(|(held, _)| held == name).ok_or_else(unknown)?;
+        let (_, enabled) = merged.adapters.remove(place);
+        self.make_weight();
+        self.enable(name, enabled)
+    }
+
+    /// Makes the weight from the original and the adapters that are merged, or the original again if none is.
+    fn make_weight(&mut self) {
+        let Some(merged) = self.merged.take() else { return };
+        if merged.adapters.is_empty() {
+            self.weight = Weight::Frozen(merged.original);
+            return;
+        }
+        // Always from the original: taking a change out by subtraction would leave its rounding behind.
+        let mut values = merged.original.to_f32();
+        for (name, _) in &merged.adapters {
+            let Some(mounted) = self.adapters.iter().find(|mounted| mounted.name == *name) else {
+                unreachable!("a merged adapter cannot be unmounted: {name}")
+            };
+            for (value, change) in values.iter_mut().zip(mounted.adapter.delta(&merged.original)) {
+                *value += change;
             }
         }
+        let Ok(sum) = Matrix::from_f32(values, merged.original.shape()) else {
+            unreachable!("a sum of matrices of one shape has that shape")
+        };
+        self.weight = Weight::Frozen(sum);
+        self.merged = Some(merged);
     }
 
     /// Makes the weight trainable, widened to f32, for pretraining; returns its variable.
@@ -278,11 +302,15 @@ impl Linear {
     }
 
     fn not_merged(&self) -> Result<(), AdaptError> {
-        self.unmerged.as_ref().map_or(Ok(()), |merged| Err(AdaptError::Merged(merged.name.clone())))
+        match self.merged.as_ref().and_then(|merged| merged.adapters.first()) {
+            Some((name, _)) => Err(AdaptError::Merged(name.clone())),
+            None => Ok(()),
+        }
     }
 
     fn not_in_the_weight(&self, name: &str) -> Result<(), AdaptError> {
-        if self.unmerged.as_ref().is_some_and(|merged| merged.name == name) {
+        let merged = self.merged.iter().flat_map(|merged| &merged.adapters);
+        if merged.into_iter().any(|(held, _)| held == name) {
             return Err(AdaptError::Merged(name.to_owned()));
         }
         Ok(())

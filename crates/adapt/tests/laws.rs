@@ -108,6 +108,10 @@ fn merging_keeps_the_function_and_unmerging_the_bytes() {
         close(&to_rows(linear.forward(input())), &adapted, 1e-5);
         assert!(linear.frozen().unwrap().to_f32() != original);
         // Whatever would count the change twice, or lose the weight, is refused meanwhile.
+        assert!(
+            matches!(linear.admits("b", true), Err(AdaptError::Merged(_)))
+                && linear.admits("b", false).is_ok()
+        );
         for refused in [linear.enable("a", true), linear.merge("a"), linear.unmount("a").map(drop)] {
             assert!(matches!(refused, Err(AdaptError::Merged(_))), "{refused:?}");
         }
@@ -121,6 +125,47 @@ fn merging_keeps_the_function_and_unmerging_the_bytes() {
         linear.merge("a").unwrap();
         linear.unmerge("a").unwrap();
         assert!(!linear.adapters()[0].enabled);
+    }
+}
+
+#[test]
+fn several_adapters_merge_and_unmerge_in_any_order() {
+    for (form, offset) in ALL.iter().flat_map(|form| [(form, Offset::None), (form, Offset::Shadow)]) {
+        let mut linear = layer();
+        let original = linear.frozen().unwrap().to_f32();
+        for name in ["a", "b", "c"] {
+            mount(&mut linear, *form, name, offset);
+            let (_, var) = &linear.adapters()[linear.adapters().len() - 1].adapter.trainable()[0];
+            var.assign(var.values().iter().map(|value| value + 0.5).collect());
+        }
+        linear.enable("c", false).unwrap();
+        let adapted = to_rows(linear.forward(input()));
+        let now = |linear: &Linear| linear.frozen().unwrap().to_f32();
+        // One in the weight, one beside it.
+        linear.merge("a").unwrap();
+        let with_a = now(&linear);
+        close(&to_rows(linear.forward(input())), &adapted, 1e-5);
+        linear.merge("b").unwrap();
+        let with_both = now(&linear);
+        assert!(with_both != with_a && with_a != original);
+        close(&to_rows(linear.forward(input())), &adapted, 1e-5);
+        assert!(matches!(linear.merge("a"), Err(AdaptError::Merged(_))));
+        assert!(matches!(linear.unmerge("c"), Err(AdaptError::Unknown(_))));
+        // In the order in which they came, and in the other; what is left is as if it had been merged alone.
+        linear.unmerge("a").unwrap();
+        assert!(now(&linear) != with_a && now(&linear) != original);
+        close(&to_rows(linear.forward(input())), &adapted, 1e-5);
+        linear.unmerge("b").unwrap();
+        assert!(now(&linear) == original);
+        linear.merge("a").unwrap();
+        linear.merge("b").unwrap();
+        assert!(now(&linear) == with_both);
+        linear.unmerge("b").unwrap();
+        assert!(now(&linear) == with_a);
+        linear.unmerge("a").unwrap();
+        assert!(now(&linear) == original && to_rows(linear.forward(input())) == adapted);
+        let on: Vec<bool> = linear.adapters().iter().map(|mounted| mounted.enabled).collect();
+        assert_eq!(on, [true, true, false]);
     }
 }
 
@@ -206,6 +251,40 @@ fn gradients_equal_finite_differences() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_trained_tensors_are_the_factors_and_the_start_taken_back_stays_where_it_was() {
+    let change = |left: &[f32], right: &[f32]| -> Vec<f32> {
+        (0..OUT * IN)
+            .map(|at| {
+                let terms = (0..RANK)
+                    .map(|k| f64::from(left[at / IN * RANK + k]) * f64::from(right[k * IN + at % IN]));
+                (SCALE * terms.sum::<f64>()) as f32
+            })
+            .collect()
+    };
+    for form in ALL {
+        for offset in [Offset::None, Offset::Shadow] {
+            let mut linear = layer();
+            mount(&mut linear, *form, "a", offset);
+            let trainable = linear.adapters()[0].adapter.trainable();
+            let shapes: Vec<_> = trainable.iter().map(|(part, var)| (*part, var.shape())).collect();
+            assert_eq!(shapes, [("right", [RANK, IN]), ("left", [OUT, RANK])]);
+            // One step along the gradient of everything that has one.
+            let mut gradients = linear.forward(input().autodiff()).sum().backward();
+            for (_, var) in &trainable {
+                let step = to_rows(var.take_gradient(&mut gradients).unwrap());
+                var.assign(var.values().iter().zip(step).map(|(value, step)| value - 0.1 * step).collect());
+            }
+            let mut wanted = change(&trainable[1].1.values(), &trainable[0].1.values());
+            if offset == Offset::Shadow {
+                let Start { left, right, .. } = start("a", offset);
+                wanted.iter_mut().zip(change(&left, &right)).for_each(|(now, before)| *now -= before);
+            }
+            close(&linear.adapters()[0].adapter.delta(linear.frozen().unwrap()), &wanted, 1e-5);
         }
     }
 }
