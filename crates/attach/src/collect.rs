@@ -8,13 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use faer::MatRef;
 use lowrank_init::{Exactness, Leading};
-use lowrank_linalg::{
-    LinalgError, Operator, OuterProducts, Sketched, SubspaceIteration, energy, randomised_svd, svd_in_f64,
-};
+use lowrank_linalg::{LinalgError, OuterProducts, Sketched, SubspaceIteration};
 use lowrank_models::{Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Observer, Targets};
@@ -39,22 +37,23 @@ pub struct Gradients {
     pub sites: BTreeMap<String, Sketched>,
     /// Mean loss of the calibration text, in nats per token.
     pub loss: f64,
-    /// Tokens that carry loss; the rank of a gradient is at most this.
+    /// Tokens that carry loss. (The rank of a gradient is at most the number of tokens shown, not this: keys and values have
+    /// gradients at tokens without loss too.)
     pub weight: f64,
 }
 
 /// Where one site's iteration stands.
 enum Progress {
-    /// The whole iteration runs on the one batch.
-    Once { rank: usize, leading: Leading, seed: Seed },
+    /// The whole decomposition runs on the one batch.
+    Once { leading: Leading, seed: Seed },
     /// One of several passes over several batches.
     Pass(Box<SubspaceIteration>),
-    /// Finished.
+    /// Finished on the one batch.
     Done(Box<Sketched>),
+    /// Finished, and then shown more of the same gradient.
+    Twice,
     /// What went wrong.
     Failed(LinalgError),
-    /// Handed over.
-    Taken,
 }
 
 struct SiteTap {
@@ -64,25 +63,76 @@ struct SiteTap {
     reached: AtomicBool,
 }
 
+impl SiteTap {
+    /// For the gradient of this site, which comes in so many batches.
+    fn new(site: &Site, leading: Leading, batches: usize, seed: Seed) -> Result<SiteTap, AttachError> {
+        admits_passes(&leading, batches)?;
+        let [out, inp] = site.shape;
+        let progress = if batches == 1 {
+            Progress::Once { leading, seed }
+        } else {
+            let iteration = leading.in_passes(out, inp, seed);
+            Progress::Pass(Box::new(iteration.map_err(AttachError::evidence(&site.name))?))
+        };
+        Ok(SiteTap { shape: site.shape, progress: Mutex::new(progress), reached: AtomicBool::new(false) })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every batch of a pass has been seen.
+    fn end_pass(&self) {
+        let mut progress = self.progress();
+        if let Progress::Pass(iteration) = &mut *progress
+            && iteration.passes_left() > 0
+            && let Err(error) = iteration.end_pass()
+        {
+            *progress = Progress::Failed(error);
+        }
+    }
+
+    /// The leading `count` triplets, when everything has been seen.
+    fn finish(&self, name: &str, count: usize) -> Result<Sketched, AttachError> {
+        let site = || name.to_owned();
+        if !self.reached.load(Ordering::Relaxed) {
+            return Err(AttachError::NotReached { site: site() });
+        }
+        match &*self.progress() {
+            Progress::Done(sketched) => Ok(Sketched::clone(sketched)),
+            Progress::Pass(iteration) => {
+                let [out, inp] = self.shape;
+                let iteration = SubspaceIteration::clone(iteration);
+                iteration.finish(count.min(out).min(inp), None).map_err(AttachError::evidence(name))
+            }
+            Progress::Failed(source) => Err(AttachError::evidence(name)(source.clone())),
+            Progress::Twice => Err(AttachError::SeenTwice { site: site() }),
+            Progress::Once { .. } => Err(AttachError::NotReached { site: site() }),
+        }
+    }
+}
+
 impl Observer for SiteTap {
     fn observe(&self, inputs: &[f32], output_gradients: &[f32], n: usize) {
         let [out, inp] = self.shape;
         let x = MatRef::from_row_major_slice(inputs, n, inp);
         let delta = MatRef::from_row_major_slice(output_gradients, n, out);
         self.reached.store(true, Ordering::Relaxed);
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress();
         let outcome = match &mut *progress {
-            Progress::Once { rank, leading, seed } => {
+            Progress::Once { leading, seed } => {
                 let mut gradient = OuterProducts::new(out, inp);
                 gradient
                     .push(delta, x)
-                    .and_then(|()| factored(&gradient, *rank, *leading, *seed))
+                    .and_then(|()| leading.of_outer(&gradient, *seed))
                     .map(|sketched| Some(Progress::Done(Box::new(sketched))))
             }
             // A layer that needs fewer passes than another is done before it.
             Progress::Pass(iteration) if iteration.passes_left() == 0 => Ok(None),
             Progress::Pass(iteration) => iteration.absorb_outer(delta, x).map(|()| None),
-            Progress::Done(_) | Progress::Failed(_) | Progress::Taken => Ok(None),
+            // X and δ of the first part are gone: what was found is the factors of a part of the gradient.
+            Progress::Done(_) => Ok(Some(Progress::Twice)),
+            Progress::Twice | Progress::Failed(_) => Ok(None),
         };
         match outcome {
             Ok(Some(next)) => *progress = next,
@@ -92,33 +142,23 @@ impl Observer for SiteTap {
     }
 }
 
-/// The leading triplets of one layer's gradient. Where the whole gradient is formed, it is dropped right here.
-fn factored(
-    gradient: &OuterProducts<'_>,
-    rank: usize,
-    leading: Leading,
-    seed: Seed,
-) -> Result<Sketched, LinalgError> {
-    let smaller = gradient.rows().min(gradient.cols());
-    if leading.is_exact(smaller) {
-        let whole = gradient.form();
-        let svd = svd_in_f64(whole.as_ref())?.head(rank);
-        return Ok(Sketched { svd, energy: energy(whole.as_ref()), exact: true });
+/// Refuses an exact decomposition of gradients that come in several batches and are never whole; known before any text is
+/// read or any model runs. `svd = auto` is admitted, and is then fast at every layer.
+///
+/// # Errors
+/// [`AttachError::ExactInPasses`].
+pub fn admits_passes(leading: &Leading, batches: usize) -> Result<(), AttachError> {
+    if batches > 1 && leading.exactness == Exactness::Exact {
+        return Err(AttachError::ExactInPasses { batches });
     }
-    let sketch = leading.sketch();
-    if gradient.is_cheaper_formed(2 * sketch.power + 2, (rank + sketch.oversampling).min(smaller)) {
-        randomised_svd(&gradient.form(), rank, sketch, seed)
-    } else {
-        randomised_svd(gradient, rank, sketch, seed)
-    }
+    Ok(())
 }
 
-/// Runs the model over the calibration batches and returns the leading `2·rank` triplets of each site's gradient (as
-/// many as its smaller side allows), found as the method asks ([`lowrank_init::Initialiser::leading`]): `leading(rank)`
-/// for a layer's rank.
+/// Runs the model over the calibration batches and returns the leading triplets of each site's gradient, as many and found
+/// as the method asks ([`lowrank_init::Initialiser::leading`]): `leading(rank)` for a layer's rank.
 ///
 /// Dropout is off and the loss is the training loss: labels masked, mean over tokens. Where several batches are given,
-/// tokens weigh the same in all of them; the authors average the means of batches.
+/// tokens weigh the same in all of them; the authors of LoRA-GA and PEFT average the means of batches.
 ///
 /// # Errors
 /// [`AttachError`] naming the site, or what the model says.
@@ -133,39 +173,17 @@ pub fn collect(
     if batches.is_empty() {
         return Err(AttachError::NoCalibration);
     }
-    let exact = |site: &Site| leading(site.rank).exactness == Exactness::Exact;
-    if batches.len() > 1 && plan.sites.iter().any(exact) {
-        return Err(AttachError::ExactInPasses { batches: batches.len() });
-    }
     let mut taps: BTreeMap<String, Arc<SiteTap>> = BTreeMap::new();
     for site in &plan.sites {
-        let width = site.shape[0].min(site.shape[1]);
-        let rank = (2 * site.rank).min(width);
-        let leading = leading(site.rank);
         let seed = seed.at("gradient", &site.name);
-        let progress = if batches.len() == 1 {
-            Progress::Once { rank, leading, seed }
-        } else {
-            let (q, passes) = ((rank + leading.oversampling).min(width), 2 * leading.power + 2);
-            let iteration = SubspaceIteration::start(seed, site.shape[0], site.shape[1], q, passes);
-            Progress::Pass(Box::new(
-                iteration.map_err(|source| AttachError::Evidence { site: site.name.clone(), source })?,
-            ))
-        };
-        taps.insert(
-            site.name.clone(),
-            Arc::new(SiteTap {
-                shape: site.shape,
-                progress: Mutex::new(progress),
-                reached: AtomicBool::new(false),
-            }),
-        );
+        let tap = SiteTap::new(site, leading(site.rank), batches.len(), seed)?;
+        taps.insert(site.name.clone(), Arc::new(tap));
     }
-    observe(model, &taps);
     let passes = match batches.len() {
         1 => 1,
-        _ => plan.sites.iter().map(|site| 2 * leading(site.rank).power + 2).max().unwrap_or(0),
+        _ => plan.sites.iter().map(|site| leading(site.rank).sketch.passes()).max().unwrap_or(0),
     };
+    observe(model, &taps);
     let outcome = run(model, &taps, batches, recompute, passes);
     observe(model, &BTreeMap::new());
     let (loss_sum, weight) = outcome?;
@@ -175,25 +193,7 @@ pub fn collect(
     let mut sites = BTreeMap::new();
     for site in &plan.sites {
         let Some(tap) = taps.remove(&site.name) else { continue };
-        let evidence = |source| AttachError::Evidence { site: site.name.clone(), source };
-        if !tap.reached.load(Ordering::Relaxed) {
-            return Err(AttachError::NotReached { site: site.name.clone() });
-        }
-        let progress = {
-            let mut progress = tap.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *progress, Progress::Taken)
-        };
-        let mut sketched = match progress {
-            Progress::Done(sketched) => *sketched,
-            Progress::Pass(iteration) => {
-                let rank = (2 * site.rank).min(site.shape[0].min(site.shape[1]));
-                iteration.finish(rank, None).map_err(evidence)?
-            }
-            Progress::Failed(source) => return Err(evidence(source)),
-            Progress::Once { .. } | Progress::Taken => {
-                return Err(AttachError::NotReached { site: site.name.clone() });
-            }
-        };
+        let mut sketched = tap.finish(&site.name, leading(site.rank).count)?;
         // δ came from the summed loss.
         sketched.svd.values.iter_mut().for_each(|value| *value /= weight);
         sketched.energy /= weight * weight;
@@ -226,15 +226,7 @@ fn run(
                 weight += passed.weight;
             }
         }
-        for tap in taps.values() {
-            let mut progress = tap.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Progress::Pass(iteration) = &mut *progress
-                && iteration.passes_left() > 0
-                && let Err(error) = iteration.end_pass()
-            {
-                *progress = Progress::Failed(error);
-            }
-        }
+        taps.values().for_each(|tap| tap.end_pass());
     }
     Ok((loss_sum, weight))
 }
@@ -242,5 +234,33 @@ fn run(
 fn observe(model: &mut Decoder, taps: &BTreeMap<String, Arc<SiteTap>>) {
     for (name, linear) in model.sites_mut() {
         linear.observe(taps.get(&name).map(|tap| Arc::clone(tap) as Arc<dyn Observer>));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowrank_linalg::Sketch;
+
+    /// Shows a tap the same batch in two halves.
+    fn seen_in_halves(batches: usize) -> Result<Sketched, AttachError> {
+        let site = Site { name: "layer".to_owned(), shape: [5, 4], rank: 1, alpha: 1.0, scale: 1.0 };
+        let leading = Leading { count: 2, exactness: Exactness::Fast, sketch: Sketch::for_rank(2) };
+        let tap = SiteTap::new(&site, leading, batches, Seed(1))?;
+        let (x, delta) = (Seed(2).normal(6 * 4), Seed(3).normal(6 * 5));
+        for _ in 0..leading.sketch.passes() {
+            tap.observe(&x[..12], &delta[..15], 3);
+            tap.observe(&x[12..], &delta[15..], 3);
+            tap.end_pass();
+        }
+        tap.finish(&site.name, leading.count)
+    }
+
+    #[test]
+    fn a_layer_that_is_used_twice_is_refused_or_added_up() {
+        let refused = seen_in_halves(1).unwrap_err();
+        assert!(matches!(&refused, AttachError::SeenTwice { site } if site == "layer"), "{refused}");
+        // Passes add up whatever they are shown.
+        assert_eq!(seen_in_halves(2).unwrap().svd.rank(), 2);
     }
 }

@@ -13,6 +13,14 @@ pub enum AttachError {
         /// The nearest name, if one is near.
         hint: String,
     },
+    /// A target of which nothing is left.
+    #[error(
+        "target \"{target}\" is left without a layer by --exclude and --layers; drop the target, or leave it a layer"
+    )]
+    Narrowed {
+        /// What was asked for.
+        target: String,
+    },
     /// Every target was excluded.
     #[error("no layer is left to adapt: the targets, --exclude and --layers together leave none")]
     NothingLeft,
@@ -60,6 +68,15 @@ pub enum AttachError {
     /// The backward pass never came to a layer.
     #[error("the backward pass did not reach {site}; this is a defect of lowrank")]
     NotReached {
+        /// The layer.
+        site: String,
+    },
+    /// The backward pass came to a layer more than once.
+    #[error(
+        "the model uses {site} more than once, and one calibration batch shows each use by itself; show it several batches: \
+         --calibration-batch below --calibration"
+    )]
+    SeenTwice {
         /// The layer.
         site: String,
     },
@@ -122,6 +139,38 @@ pub enum AttachError {
         /// Layers of the plan.
         want: usize,
     },
+    /// A stored start of another rank than the plan's.
+    #[error("the stored start of {site} has rank {rank}, the plan {want}; was it kept from another run?")]
+    StoredRank {
+        /// The layer.
+        site: String,
+        /// The rank of the factors.
+        rank: usize,
+        /// The rank of the plan.
+        want: usize,
+    },
+    /// A start that is not zero, and nothing that takes it back.
+    #[error(
+        "{site}: {init} starts at a change that is not zero; without an offset the model would begin as another function. \
+         Take the start back beside the weight (offset = shadow) or inside it (offset = base)"
+    )]
+    NotTakenBack {
+        /// The layer.
+        site: String,
+        /// The initialiser.
+        init: &'static str,
+    },
+    /// A start that brings its own base.
+    #[error(
+        "{site}: {init} puts another weight in the base's place, which this version can neither keep nor take up again; choose \
+         another start"
+    )]
+    Replaces {
+        /// The layer.
+        site: String,
+        /// The initialiser.
+        init: &'static str,
+    },
     /// A start with a matrix between its factors, which no form here trains.
     #[error(
         "{site}: {init} starts with a small matrix between the factors, which no form of this version has"
@@ -153,4 +202,11 @@ pub enum AttachError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] lowrank_models::ModelError),
+}
+
+impl AttachError {
+    /// For `map_err`: a failed decomposition of the gradient of this layer.
+    pub(crate) fn evidence(site: &str) -> impl Fn(lowrank_linalg::LinalgError) -> AttachError + '_ {
+        move |source| AttachError::Evidence { site: site.to_owned(), source }
+    }
 }

@@ -9,7 +9,7 @@ mod mount;
 mod plan;
 mod targets;
 
-pub use collect::{Calibration, Gradients, collect};
+pub use collect::{Calibration, Gradients, admits_passes, collect};
 pub use error::AttachError;
 pub use mount::{Attached, attach, attach_stored, restore};
 pub use plan::{Plan, Site};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use faer::{Mat, MatRef};
-use lowrank_adapt::{AdaptError, Adapter, Form, Linear, Offset, Start as FormStart};
+use lowrank_adapt::{Adapter, Form, Linear, Offset, Start as FormStart};
 use lowrank_init::{Base, Evidence, Gradient, InitError, Initialiser, Site as InitSite, Start};
 use lowrank_linalg::{LowRank, to_rows};
 use lowrank_models::Decoder;
@@ -83,6 +83,10 @@ pub fn attach_stored(
         .zip(starts)
         .map(|(site, start)| {
             let weight = frozen(&sites, site)?;
+            if start.rank != site.rank {
+                let (site, rank, want) = (site.name.clone(), start.rank, site.rank);
+                return Err(AttachError::StoredRank { site, rank, want });
+            }
             let base = match start.offset {
                 Offset::Base => Some(base_of(site, weight, &start)?),
                 Offset::None | Offset::Shadow => None,
@@ -175,9 +179,7 @@ fn build(
     device: &Device,
 ) -> Result<Box<dyn Adapter>, AttachError> {
     let refused = |source| AttachError::Adapt { site: site.to_owned(), source };
-    if linear.adapters().iter().any(|mounted| mounted.name == name) {
-        return Err(refused(AdaptError::Taken(name.to_owned())));
-    }
+    linear.admits(name, base.is_some()).map_err(refused)?;
     let weight = match base {
         Some(base) => base,
         None => linear.frozen().map_err(refused)?,
@@ -185,7 +187,7 @@ fn build(
     form.build(weight, start, scale, device).map_err(refused)
 }
 
-/// Puts built adapters into their slots.
+/// Puts built adapters into their slots, which have been asked.
 fn put(
     model: &mut Decoder,
     built: Vec<(String, Option<Matrix>, Box<dyn Adapter>)>,
@@ -201,6 +203,11 @@ fn put(
         }
         linear.mount(name, adapter).map_err(refused)?;
     }
+    assert!(
+        built.peek().is_none(),
+        "adapters are built in the order of the model; left over: {:?}",
+        built.peek().map(|(site, ..)| site)
+    );
     Ok(())
 }
 
@@ -235,20 +242,19 @@ fn start_site(
         seen = seen.with_gradient(Gradient::Factors { leading: sketched.svd.clone(), energy });
     }
     let start = initialiser.start(&seen, site.rank, seed.at("start", &site.name)).map_err(failed)?;
-    if !start.delta.is_finite() {
-        return Err(failed(InitError::Overflow { method: initialiser.card().name }));
-    }
+    let (name, init) = (|| site.name.clone(), initialiser.card().name);
     if start.core.is_some() {
-        return Err(AttachError::Core { site: site.name.clone(), init: initialiser.card().name });
+        return Err(AttachError::Core { site: name(), init });
     }
     let (offset, base) = match (&start.base, offset) {
-        (Base::Keep, _) | (Base::Subtract, Offset::None) => (Offset::None, None),
+        (Base::Keep, _) => (Offset::None, None),
+        (Base::Subtract, Offset::None) => return Err(AttachError::NotTakenBack { site: name(), init }),
+        (Base::Replace(_), _) => return Err(AttachError::Replaces { site: name(), init }),
         (Base::Subtract, Offset::Base) => {
             let values = values.unwrap_or_else(|| weight.to_f32());
             (Offset::Base, Some(subtracted(site, &values, &start)?))
         }
         (Base::Subtract, Offset::Shadow) => (Offset::Shadow, None),
-        (Base::Replace(replacement), _) => (Offset::None, Some(matrix(site, replacement)?)),
     };
     let (left, right) = start.delta.to_rows();
     Ok(Started { start: FormStart { left, right, rank: site.rank, offset }, base, report: start.report })

@@ -68,7 +68,8 @@ impl Targets {
     ///
     /// # Errors
     /// [`AttachError::NoMatch`] when a part of the targets matches nothing (a misspelt name would silently adapt less),
-    /// [`AttachError::Layers`] for a block that does not exist, [`AttachError::NothingLeft`].
+    /// [`AttachError::Layers`] for a block that does not exist, [`AttachError::NothingLeft`], and
+    /// [`AttachError::Narrowed`] when a part of the targets is left with nothing.
     pub fn select<'a>(&self, names: &[&'a str]) -> Result<Vec<&'a str>, AttachError> {
         self.include.check(names)?;
         if let Some(exclude) = &self.exclude {
@@ -95,14 +96,20 @@ impl Targets {
             .copied()
             .filter(|name| self.include.matches(name) && !excluded(name) && within(name))
             .collect();
-        if chosen.is_empty() { Err(AttachError::NothingLeft) } else { Ok(chosen) }
+        if chosen.is_empty() {
+            return Err(AttachError::NothingLeft);
+        }
+        match self.include.unmatched(&chosen) {
+            Some(target) => Err(AttachError::Narrowed { target }),
+            None => Ok(chosen),
+        }
     }
 }
 
 impl Selector {
-    /// Every part must match something.
-    fn check(&self, names: &[&str]) -> Result<(), AttachError> {
-        let missing = match self {
+    /// The first part that matches nothing.
+    fn unmatched(&self, names: &[&str]) -> Option<String> {
+        match self {
             Selector::AllLinear => None,
             Selector::Suffixes(suffixes) if suffixes.is_empty() => Some(String::new()),
             Selector::Suffixes(suffixes) => {
@@ -111,8 +118,12 @@ impl Selector {
             Selector::Pattern(pattern) => {
                 (!names.iter().any(|name| pattern.is_match(name))).then(|| pattern.as_str().to_owned())
             }
-        };
-        let Some(target) = missing else { return Ok(()) };
+        }
+    }
+
+    /// Every part must match something.
+    fn check(&self, names: &[&str]) -> Result<(), AttachError> {
+        let Some(target) = self.unmatched(names) else { return Ok(()) };
         let mut known: Vec<&str> = names.iter().filter_map(|name| name.rsplit('.').next()).collect();
         known.sort_unstable();
         known.dedup();
@@ -193,6 +204,13 @@ mod tests {
         assert!(select("all-linear", None, Some("3-12")).unwrap_err().contains("blocks 0 to 11"));
         assert!(select("all-linear", None, Some("3-x")).unwrap_err().contains("0-3,8"));
         assert!(select("q_proj", Some("q_proj"), None).unwrap_err().contains("no layer is left"));
+        // The head is in no block, so a choice of blocks leaves it out: named, it must not go silently.
+        for (targets, exclude, layers) in
+            [("lm_head,q_proj", None, Some("0-1")), ("lm_head,q_proj", Some("lm_head"), None)]
+        {
+            let refused = select(targets, exclude, layers).unwrap_err();
+            assert!(refused.contains("\"lm_head\" is left without a layer"), "{refused}");
+        }
     }
 
     #[test]

@@ -118,6 +118,15 @@ pub enum InitError {
         /// The method.
         method: &'static str,
     },
+    /// A start whose numbers are all too small for f32.
+    #[error(
+        "{method}: both factors of the start are zero in f32, so neither has a gradient and it never learns; choose a larger \
+         size (see `lowrank explain {method}`)"
+    )]
+    Vanishes {
+        /// The method.
+        method: &'static str,
+    },
     /// Factors of a gradient that were cut too short.
     #[error(
         "{method}: rank {rank} takes {want} singular triplets of the gradient, {have} were collected; collect at least {want}"

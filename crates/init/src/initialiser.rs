@@ -1,7 +1,7 @@
 //! The trait, and what it gives.
 
 use faer::{Mat, MatRef};
-use lowrank_linalg::{LowRank, multiply};
+use lowrank_linalg::{LowRank, Sketch, energy, multiply};
 use lowrank_record::{Card, Need, Report, Seed};
 
 use crate::{Evidence, Exactness, InitError, Leading, Options, Site};
@@ -30,10 +30,10 @@ pub trait Initialiser: Send + Sync {
         site.check(self.card().name, rank)
     }
 
-    /// How the leading `2·rank` triplets of its gradient are found: twice as many columns (q = 4r, as the authors of
-    /// LoRA-GA and PEFT) and two power iterations where it takes a subspace, more where single directions matter.
+    /// How many triplets of its gradient it takes at this rank, and how they are found. Only asked of a method that needs
+    /// the gradient.
     fn leading(&self, rank: usize) -> Leading {
-        Leading { exactness: Exactness::Fast, oversampling: 2 * rank, power: 2 }
+        Leading { count: rank, exactness: Exactness::Fast, sketch: Sketch::for_rank(rank) }
     }
 
     /// The choices in force, as `(name, value)` that [`crate::by_name`] reads back: for recipes and adapter files.
@@ -47,7 +47,7 @@ pub trait Initialiser: Send + Sync {
     /// [`InitError::BadValue`].
     fn configure(&self, options: &Options) -> Result<Box<dyn Initialiser>, InitError>;
 
-    /// The start of one site.
+    /// The start of one site, as [`Start::checked`] lets it pass.
     ///
     /// # Errors
     /// [`InitError`]: what is missing, does not fit, or cannot be decomposed.
@@ -79,6 +79,26 @@ pub enum Base {
 }
 
 impl Start {
+    /// A start with two factors, the end of every method: refused where it would train to nothing or to NaN.
+    ///
+    /// # Errors
+    /// [`InitError::Overflow`] for a factor that is not finite, [`InitError::Vanishes`] where both factors are zero: then
+    /// neither has a gradient, and the start never learns.
+    pub fn checked(
+        method: &'static str,
+        delta: LowRank,
+        base: Base,
+        report: Report,
+    ) -> Result<Start, InitError> {
+        if !delta.is_finite() {
+            return Err(InitError::Overflow { method });
+        }
+        if energy(delta.left.as_ref()) == 0.0 && energy(delta.right.as_ref()) == 0.0 {
+            return Err(InitError::Vanishes { method });
+        }
+        Ok(Start { delta, core: None, base, report })
+    }
+
     /// The base weight beside which this start is added: W, or `W − scale·change` computed in f32 from the factors as
     /// they are, or the replacement. For a shadow offset (the base untouched, the start taken back beside it) this is
     /// not needed.

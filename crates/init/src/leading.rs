@@ -1,10 +1,13 @@
-//! The leading singular triplets of a matrix that is at hand: exactly, or by subspace iteration.
+//! The leading singular triplets of a matrix: exactly, or by subspace iteration.
 
 use faer::MatRef;
-use lowrank_linalg::{Sketch, Sketched, energy, randomised_svd, svd_in_f64};
+use lowrank_linalg::{
+    LinalgError, Operator, OuterProducts, Sketch, Sketched, SubspaceIteration, energy, randomised_svd,
+    svd_in_f64,
+};
 use lowrank_record::Seed;
 
-use crate::{InitError, Named};
+use crate::Named;
 
 /// Whether to pay for the full decomposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +28,24 @@ impl Named for Exactness {
 /// Where "auto" stops being exact.
 const AUTO: usize = 512;
 
-/// How to find leading triplets.
+/// Below this part of the largest singular value a direction is rounding, not part of the matrix.
+const NO_DIRECTION: f64 = 1e-6;
+
+/// How many of these singular values, in descending order, are more than rounding.
+pub(crate) fn directions(values: &[f64]) -> usize {
+    let largest = values.first().copied().unwrap_or(0.0);
+    values.iter().filter(|&&value| value > NO_DIRECTION * largest).count()
+}
+
+/// Which leading triplets of a matrix are wanted, and how they are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leading {
+    /// How many; a matrix whose shorter side has fewer gives all it has.
+    pub count: usize,
     /// Exact or fast.
     pub exactness: Exactness,
-    /// Columns beyond those asked for, when fast.
-    pub oversampling: usize,
-    /// Power iterations, when fast.
-    pub power: usize,
+    /// The randomised decomposition, where it is fast.
+    pub sketch: Sketch,
 }
 
 impl Leading {
@@ -43,28 +55,50 @@ impl Leading {
         self.exactness == Exactness::Exact || (self.exactness == Exactness::Auto && shorter <= AUTO)
     }
 
-    /// The randomised decomposition, where it is not exact.
-    #[must_use]
-    pub fn sketch(&self) -> Sketch {
-        Sketch { oversampling: self.oversampling, power: self.power }
-    }
-
-    /// The leading `count` triplets of `matrix: [out, in]`, its energy, and which way was taken.
+    /// The leading triplets of a matrix at hand, and its energy.
     ///
     /// # Errors
-    /// [`InitError::Linalg`].
-    pub fn of(
-        &self,
-        method: &'static str,
-        matrix: MatRef<'_, f32>,
-        count: usize,
-        seed: Seed,
-    ) -> Result<(Sketched, Exactness), InitError> {
-        if self.is_exact(matrix.nrows().min(matrix.ncols())) {
-            let svd = svd_in_f64(matrix).map_err(InitError::linalg(method))?.head(count);
-            return Ok((Sketched { svd, energy: energy(matrix), exact: true }, Exactness::Exact));
+    /// As [`svd_in_f64`] and [`randomised_svd`].
+    pub fn of(&self, matrix: MatRef<'_, f32>, seed: Seed) -> Result<Sketched, LinalgError> {
+        let shorter = matrix.nrows().min(matrix.ncols());
+        if self.is_exact(shorter) {
+            let svd = svd_in_f64(matrix)?.head(self.count);
+            return Ok(Sketched { svd, energy: energy(matrix), exact: true });
         }
-        let found = randomised_svd(&matrix, count, self.sketch(), seed).map_err(InitError::linalg(method))?;
-        Ok((found, Exactness::Fast))
+        randomised_svd(&matrix, self.count.min(shorter), self.sketch, seed)
+    }
+
+    /// The leading triplets of a gradient that is a sum of outer products: formed (and dropped right here) where that
+    /// must be or costs less, multiplied with otherwise.
+    ///
+    /// # Errors
+    /// As [`Leading::of`].
+    pub fn of_outer(&self, gradient: &OuterProducts<'_>, seed: Seed) -> Result<Sketched, LinalgError> {
+        let shorter = gradient.rows().min(gradient.cols());
+        let width = self.sketch.width(self.count, shorter);
+        if self.is_exact(shorter) || gradient.is_cheaper_formed(self.sketch.passes(), width) {
+            return self.of(gradient.form().as_ref(), seed);
+        }
+        randomised_svd(gradient, self.count.min(shorter), self.sketch, seed)
+    }
+
+    /// The same decomposition one pass at a time, for a gradient `[out, inp]` that comes in batches; always the fast one.
+    ///
+    /// # Errors
+    /// As [`SubspaceIteration::start`].
+    pub fn in_passes(&self, out: usize, inp: usize, seed: Seed) -> Result<SubspaceIteration, LinalgError> {
+        let width = self.sketch.width(self.count, out.min(inp));
+        SubspaceIteration::start(seed, out, inp, width, self.sketch.passes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::directions;
+
+    #[test]
+    fn rounding_is_no_direction() {
+        assert_eq!(directions(&[3.0, 1.0, 3.1e-6, 2.9e-6, 0.0]), 3);
+        assert_eq!(directions(&[0.0, 0.0]), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! How large the two factors of a start are when both are orthonormal up to one number c:
 //! `left = c·U_J`, `right = c·V_Iᵀ`, so the change has r equal singular values `scale·c²`.
 
+use lowrank_linalg::Sketch;
 use lowrank_record::{Need, Seed};
 
 use crate::{Evidence, Exactness, InitError, Leading, Named};
@@ -79,7 +80,8 @@ pub(crate) fn weight_values(
     seed: Seed,
 ) -> Result<Vec<f64>, InitError> {
     // Only a few values to a few digits are wanted here.
-    let leading = Leading { exactness: Exactness::Auto, oversampling: count.max(8), power: 4 };
-    let weight = seen.weight(method)?;
-    Ok(leading.of(method, weight, count, seed.at("start", "weight"))?.0.svd.values)
+    let sketch = Sketch { oversampling: count.max(8), power: 4 };
+    let leading = Leading { count, exactness: Exactness::Auto, sketch };
+    let found = leading.of(seen.weight(method)?, seed.at("start", "weight"));
+    Ok(found.map_err(InitError::linalg(method))?.svd.values)
 }

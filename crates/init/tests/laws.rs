@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use faer::Mat;
 use lowrank_init::{ALL, Base, Evidence, Gradient, InitError, Initialiser, Site, Start, by_name};
-use lowrank_linalg::{energy, multiply};
+use lowrank_linalg::{energy, multiply, svd_in_f64};
 use lowrank_record::{Need, Promise, Seed, scale};
 
 /// A method with its choices, and how closely base + start gives W back (relative, Frobenius).
@@ -30,6 +30,8 @@ const ROWS: &[Row] = &[
     row("gaussian", &[("deviation", "width")], 0.0),
     row("orthogonal", &[], 1e-6),
     row("orthogonal", &[("width", "fan")], 1e-6),
+    // The product of the rounding of large factors, which is small beside them and not beside the weight.
+    row("orthogonal", &[("width", "3")], 1e-3),
     row("pissa", &[], ROUNDING),
     row("pissa", &[("svd", "exact")], ROUNDING),
     row("pissa", &[("svd", "fast"), ("power", "1")], ROUNDING),
@@ -62,6 +64,8 @@ struct World {
     site: Site,
     weight: Mat<f32>,
     gradient: Mat<f32>,
+    /// How many triplets of the gradient are shown, instead of all of it.
+    triplets: Option<usize>,
 }
 
 impl World {
@@ -71,6 +75,7 @@ impl World {
             site: site(shape),
             weight: faer::Scale(spread) * random(1, shape.0, shape.1),
             gradient: random(2, shape.0, shape.1),
+            triplets: None,
         }
     }
 
@@ -79,11 +84,23 @@ impl World {
         for need in needs {
             seen = match need {
                 Need::Weight => seen.with_weight(self.weight.as_ref()),
-                Need::Gradient => seen.with_gradient(Gradient::Exact(self.gradient.as_ref())),
+                Need::Gradient => seen.with_gradient(self.shown_gradient()),
                 other => panic!("no evidence of {other} in this test yet"),
             };
         }
         seen
+    }
+}
+
+impl World {
+    fn shown_gradient(&self) -> Gradient<'_> {
+        match self.triplets {
+            None => Gradient::Exact(self.gradient.as_ref()),
+            Some(count) => Gradient::Factors {
+                leading: svd_in_f64(self.gradient.as_ref()).unwrap().head(count),
+                energy: None,
+            },
+        }
     }
 }
 
@@ -105,39 +122,134 @@ fn every_method_has_a_row() {
     assert_eq!(all.len(), ALL.len(), "a name is taken twice");
 }
 
+/// Base and start give the weight as it was promised.
+fn keeps_its_promise(row: &Row, world: &World, rank: usize) {
+    let (method, shape) = (method(row), (world.site.out, world.site.inp));
+    let start = method.start(&world.show(&method.needs()), rank, Seed(5)).unwrap();
+    let at = format!("{} {:?} at {shape:?}, rank {rank}", row.name, row.choices);
+    assert_eq!((start.delta.shape(), start.delta.rank()), (shape, rank), "{at}");
+    assert!(start.delta.is_finite(), "{at}");
+    let size = start.delta.norm().unwrap() * world.site.scale;
+    let weight = energy(world.weight.as_ref()).sqrt();
+    let error = energy((sum(&start, world) - &world.weight).as_ref()).sqrt();
+    let allowed = row.tolerance * weight.max(size);
+    assert!(error <= allowed, "{at}: {error:e} off, {allowed:e} allowed");
+    let (left, right) = (energy(start.delta.left.as_ref()).sqrt(), energy(start.delta.right.as_ref()).sqrt());
+    assert!(left > 0.0 || right > 0.0, "{at}: both factors are zero, nothing learns");
+    match method.card().promise {
+        Promise::Zero => {
+            assert_eq!(left, 0.0, "{at}");
+            assert_eq!(start.base, Base::Keep, "{at}");
+        }
+        Promise::Exact => {
+            assert_eq!(start.base, Base::Subtract, "{at}");
+            assert!(size > 1e-3 * weight, "{at}: the start is no start: {size:e}");
+        }
+        Promise::Within(bound) => {
+            let factors = world.site.scale * left * right;
+            assert!(error <= bound * weight.max(factors), "{at}: {error:e}");
+        }
+        Promise::None => {}
+    }
+}
+
 #[test]
 fn base_and_start_give_the_weight_that_was_promised() {
     for row in ROWS {
-        let method = method(row);
         for shape in SHAPES {
-            let world = World::new(shape);
-            let start = method.start(&world.show(&method.needs()), RANK, Seed(5)).unwrap();
-            let at = format!("{} {:?} at {shape:?}", row.name, row.choices);
-            assert_eq!((start.delta.shape(), start.delta.rank()), (shape, RANK), "{at}");
-            assert!(start.delta.is_finite(), "{at}");
-            let size = start.delta.norm().unwrap() * world.site.scale;
-            let weight = energy(world.weight.as_ref()).sqrt();
-            let error = energy((sum(&start, &world) - &world.weight).as_ref()).sqrt();
-            let allowed = row.tolerance * weight.max(size);
-            assert!(error <= allowed, "{at}: {error:e} off, {allowed:e} allowed");
-            match method.card().promise {
-                Promise::Zero => {
-                    assert_eq!(energy(start.delta.left.as_ref()), 0.0, "{at}");
-                    assert_eq!(start.base, Base::Keep, "{at}");
-                    assert!(
-                        energy(start.delta.right.as_ref()) > 0.0,
-                        "{at}: both factors are zero, nothing learns"
-                    );
+            keeps_its_promise(row, &World::new(shape), RANK);
+        }
+    }
+}
+
+#[test]
+fn a_few_triplets_of_the_gradient_are_evidence_enough() {
+    for row in ROWS {
+        let count = method(row).leading(RANK).count;
+        keeps_its_promise(row, &World { triplets: Some(count), ..World::new(SHAPES[0]) }, RANK);
+    }
+}
+
+#[test]
+fn a_weight_of_a_smaller_rank_than_the_change_is_given_back_too() {
+    let (left, right) = (random(3, 72, 3), random(4, 3, 40));
+    let weight = faer::Scale(0.1_f32) * multiply(left.as_ref(), right.as_ref());
+    for row in ROWS {
+        keeps_its_promise(row, &World { weight: weight.clone(), ..World::new(SHAPES[0]) }, RANK);
+    }
+}
+
+#[test]
+fn the_smallest_and_the_largest_ranks_start_or_are_refused_beforehand() {
+    let mut refused = BTreeSet::new();
+    // One by one, all of the shorter side, rank 1, and twice the rank all of the shorter side.
+    for (shape, rank) in [((1, 1), 1), ((5, 4), 4), ((4, 5), 4), ((1, 9), 1), ((9, 7), 1), ((8, 12), 4)] {
+        for row in ROWS {
+            let (method, world) = (method(row), World::new(shape));
+            match method.admits(world.site, rank) {
+                Ok(()) => keeps_its_promise(row, &world, rank),
+                Err(error) => {
+                    let refusal = method.start(&world.show(&method.needs()), rank, Seed(5)).unwrap_err();
+                    assert_eq!(refusal, error, "{}", row.name);
+                    refused.insert((row.name, shape, rank));
                 }
-                Promise::Exact => {
-                    assert_eq!(start.base, Base::Subtract, "{at}");
-                    assert!(size > 1e-3 * weight, "{at}: the start is no start: {size:e}");
-                }
-                Promise::Within(bound) => assert!(error <= bound * weight, "{at}: {error:e}"),
-                Promise::None => {}
             }
         }
     }
+    let wanted = [
+        ("lora-ga", (1, 1), 1),
+        ("lora-ga", (1, 9), 1),
+        ("lora-ga", (4, 5), 4),
+        ("lora-ga", (5, 4), 4),
+        ("orthogonal", (1, 1), 1),
+        ("orthogonal", (1, 9), 1),
+        ("orthogonal", (9, 7), 1),
+    ];
+    assert_eq!(refused.into_iter().collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn a_start_is_finite_and_can_learn_or_is_refused_by_name() {
+    for row in ROWS {
+        let method = method(row);
+        for scale in [1e-37, 1e37] {
+            let world = World { site: Site { scale, ..site(SHAPES[0]) }, ..World::new(SHAPES[0]) };
+            let name = method.card().name;
+            match method.start(&world.show(&method.needs()), RANK, Seed(5)) {
+                Ok(start) => {
+                    let energies = [energy(start.delta.left.as_ref()), energy(start.delta.right.as_ref())];
+                    assert!(energies.iter().all(|energy| energy.is_finite()), "{name} at {scale:e}");
+                    assert!(energies.iter().any(|energy| *energy > 0.0), "{name} at {scale:e}");
+                }
+                Err(InitError::Overflow { method } | InitError::Vanishes { method }) => {
+                    assert_eq!(method, name)
+                }
+                Err(other) => panic!("{name} at {scale:e}: {other}"),
+            }
+        }
+    }
+    let world = World::new(SHAPES[0]);
+    let start = |name: &str, choices: &[(&str, &str)]| {
+        by_name(name, choices.iter().copied()).unwrap().start(
+            &world.show(&[Need::Weight, Need::Gradient]),
+            RANK,
+            Seed(5),
+        )
+    };
+    for (name, small, large) in [
+        ("lora-ga", ("gamma", "1e100"), ("gamma", "1e-100")),
+        ("lora-ga-control", ("gamma", "1e100"), ("gamma", "1e-100")),
+        ("orthogonal", ("width", "1e-60"), ("width", "1e60")),
+    ] {
+        assert!(matches!(start(name, &[small]), Err(InitError::Vanishes { .. })), "{name} {small:?}");
+        assert!(matches!(start(name, &[large]), Err(InitError::Overflow { .. })), "{name} {large:?}");
+    }
+    // Clipping bounds whatever the rule gave, also what does not fit into f32.
+    let (clipped, usual) = (
+        start("lora-ga", &[("norm-clip", "true"), ("gamma", "1e-100")]).unwrap().delta,
+        start("lora-ga", &[("norm-clip", "true")]).unwrap().delta,
+    );
+    assert!((clipped.norm().unwrap() / usual.norm().unwrap() - 1.0).abs() < 1e-5);
 }
 
 #[test]

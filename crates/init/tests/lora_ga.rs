@@ -72,14 +72,52 @@ fn stated(start: &Start, fact: &str) -> f64 {
 const COSINE: &str = "cosine of the first step with the gradient";
 const DIRECTIONS: [&str; 4] = ["arb2r", "a2rbr", "arbr", "random"];
 
-/// `(p, optimum, same directions on both sides, PEFT's stable)`, σᵢ = i^-p, 192 × 128, r = 8: computed in numpy from the
-/// formulas of the paper and of PEFT 0.20 (2026), to four digits.
-const TABLE: [(f64, f64, f64, f64); 3] =
-    [(0.25, 0.5605, 0.4540, 0.5053), (0.5, 0.7888, 0.7073, 0.7196), (1.0, 0.9837, 0.9659, 0.9662)];
+/// Decays p of the gradient's singular values σᵢ = i^-p.
+const DECAYS: [f64; 3] = [0.25, 0.5, 1.0];
+
+/// `cos(first step, G)` by the closed form, with `sizes(i)` the sum of squares that direction i gets on both sides:
+/// in the basis of G the step is diagonal, `sizes(i)·σᵢ`.
+fn closed_form(power: f64, sizes: &dyn Fn(usize) -> f64) -> f64 {
+    let value = |i: usize| ((i + 1) as f64).powf(-power);
+    let steps: Vec<f64> = (0..INP).map(|i| sizes(i) * value(i)).collect();
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let inner: f64 = steps.iter().enumerate().map(|(i, step)| step * value(i)).sum();
+    inner / (norm(&mut steps.iter().copied()) * norm(&mut (0..INP).map(value)))
+}
+
+/// Disjoint directions: each of the leading 2r once.
+fn optimum(power: f64) -> f64 {
+    closed_form(power, &|i| if i < 2 * RANK { 1.0 } else { 0.0 })
+}
+
+/// The leading r directions on both sides.
+fn same_directions(power: f64) -> f64 {
+    closed_form(power, &|i| if i < RANK { 2.0 } else { 0.0 })
+}
+
+/// PEFT: 1 for the leading r, on the right; `σᵢ·out^¼/√γ` for the next r, on the left.
+fn peft_stable(power: f64) -> f64 {
+    closed_form(power, &|i| match i {
+        i if i < RANK => 1.0,
+        i if i < 2 * RANK => ((i + 1) as f64).powf(-2.0 * power) * (OUT as f64).sqrt() / 16.0,
+        _ => 0.0,
+    })
+}
+
+#[test]
+fn the_closed_forms_give_the_measured_cosines() {
+    // For p = 0.5, to four digits: measured in numpy with the formulas of the paper and of PEFT 0.20, August 2026.
+    for (found, wanted) in
+        [(optimum(0.5), 0.7888), (same_directions(0.5), 0.7073), (peft_stable(0.5), 0.7196)]
+    {
+        assert!((found - wanted).abs() < 5e-5, "{found} {wanted}");
+    }
+}
 
 #[test]
 fn the_first_step_is_the_best_of_rank_2r_for_every_split_and_scale() {
-    for (power, best, _, _) in TABLE {
+    for power in DECAYS {
+        let best = optimum(power);
         let g = gradient(OUT, INP, power);
         for direction in DIRECTIONS {
             for scale in ["stable", "gd", "unit"] {
@@ -96,14 +134,18 @@ fn the_first_step_is_the_best_of_rank_2r_for_every_split_and_scale() {
             let fast = start(&g, &[("direction", direction)]);
             let measured = cosine(&first_step(&fast.delta, &g), &g);
             assert!(measured > best - given_away, "p = {power}, {direction}, fast: {measured}, not {best}");
-            assert!((stated(&fast, COSINE) - measured).abs() < 1e-3);
+            let said = stated(&fast, COSINE);
+            // The values found are at most the true ones, so what is said of the step is a little less than it is worth.
+            let modest = said <= measured + 1e-5 && said > measured - 0.3 * given_away;
+            assert!(modest, "p = {power}, {direction}, fast: {measured}, said {said}");
         }
     }
 }
 
 #[test]
 fn other_starts_step_elsewhere() {
-    for (power, best, _, peft) in TABLE {
+    for power in DECAYS {
+        let (best, peft) = (optimum(power), peft_stable(power));
         let g = gradient(OUT, INP, power);
         let found = start(&g, &[("variant", "peft-compat"), ("svd", "exact")]);
         let measured = cosine(&first_step(&found.delta, &g), &g);
@@ -124,7 +166,8 @@ fn other_starts_step_elsewhere() {
 
 #[test]
 fn the_same_directions_on_both_sides_waste_half_the_rank() {
-    for (power, _, same, _) in TABLE {
+    for power in DECAYS {
+        let same = same_directions(power);
         let g = gradient(OUT, INP, power);
         let svd = svd_in_f64(g.as_ref()).unwrap().head(RANK);
         let delta = LowRank { left: svd.left, right: svd.right };

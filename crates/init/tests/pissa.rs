@@ -60,6 +60,21 @@ fn what_the_base_keeps_begins_at_the_next_singular_value() {
 }
 
 #[test]
+fn more_directions_than_the_weight_has_are_reported() {
+    let draws = |seed: u64, m: usize, n: usize| {
+        let draws = Seed(seed).normal(m * n);
+        Mat::from_fn(m, n, |i, j| draws[i * n + j])
+    };
+    let low = multiply(draws(1, 60, 3).as_ref(), draws(2, 3, 44).as_ref());
+    for svd in ["exact", "fast"] {
+        let start = start(&low, svd, 8, 2.0);
+        let Some(Value::Text(warning)) = start.report.get("warning") else { panic!("{svd}: no warning") };
+        assert!(warning.starts_with("the weight has rank 3, 8 directions are trained"), "{svd}: {warning}");
+    }
+    assert!(start(&with_decay(60, 44, 0.5), "exact", 8, 2.0).report.get("warning").is_none());
+}
+
+#[test]
 fn four_power_iterations_capture_what_matters() {
     let weight = with_decay(200, 160, 0.5);
     let (exact, fast) = (start(&weight, "exact", 8, 2.0), start(&weight, "fast", 8, 2.0));

@@ -82,12 +82,7 @@ impl Initialiser for Gaussian {
         let zero = vec![0.0; out * rank];
         let delta =
             LowRank::from_rows(&zero, &right, out, inp, rank).map_err(InitError::linalg(CARD.name))?;
-        Ok(Start {
-            delta,
-            core: None,
-            base: Base::Keep,
-            report: Report::default().with("deviation", deviation),
-        })
+        Start::checked(CARD.name, delta, Base::Keep, Report::default().with("deviation", deviation))
     }
 }
 

@@ -18,12 +18,13 @@
 mod card;
 
 use faer::Mat;
-use lowrank_linalg::{LowRank, Sketched, Svd, finite, multiply};
+use lowrank_linalg::{LowRank, Sketch, Svd, finite, multiply};
 use lowrank_record::{Card, Need, Report, Seed};
 
 pub use card::{Direction, Variant};
 
 use self::card::CARD;
+use crate::leading::directions;
 use crate::magnitude::weight_values;
 use crate::{
     Base, Evidence, Exactness, Gradient, InitError, Initialiser, Leading, Magnitude, Named, Options, Site,
@@ -47,8 +48,8 @@ pub struct LoraGa {
     pub svd: Exactness,
 }
 
-/// Below this part of the largest singular value a direction is rounding, not gradient.
-const NO_DIRECTION: f64 = 1e-6;
+/// What a factor takes: directions among the leading 2r, and the size that each is given.
+type Taken = Vec<(usize, f64)>;
 
 impl LoraGa {
     /// The authors' defaults.
@@ -71,13 +72,9 @@ impl LoraGa {
         let want = 2 * rank;
         match seen.gradient(CARD.name)? {
             Gradient::Exact(matrix) => {
-                let (Sketched { svd, energy, .. }, _) = Initialiser::leading(self, rank).of(
-                    CARD.name,
-                    *matrix,
-                    want,
-                    seed.at("start", "gradient"),
-                )?;
-                Ok((svd, Some(energy)))
+                let found = self.leading(rank).of(*matrix, seed.at("start", "gradient"));
+                let found = found.map_err(InitError::linalg(CARD.name))?;
+                Ok((found.svd, Some(found.energy)))
             }
             Gradient::Factors { leading, energy } => {
                 let have = leading.rank();
@@ -104,19 +101,17 @@ impl LoraGa {
         }
     }
 
-    /// What each direction is multiplied by: `(left, right)`.
-    fn sizes(
-        &self,
-        seen: &Evidence<'_>,
-        of_left: &[f64],
-        seed: Seed,
-    ) -> Result<(Vec<f64>, Vec<f64>), InitError> {
-        let rank = of_left.len();
+    /// What each factor takes: `(left, right)`. `values` are the leading 2r.
+    fn taken(&self, seen: &Evidence<'_>, values: &[f64], seed: Seed) -> Result<(Taken, Taken), InitError> {
+        let rank = values.len() / 2;
+        let (left, right) = self.split(rank, seed);
         if self.variant == Variant::Paper {
             let size = self.scale.factor(CARD.name, seen, rank, self.gamma, seed)?;
-            return Ok((vec![size; rank], vec![size; rank]));
+            let all = |directions: Vec<usize>| directions.into_iter().map(|k| (k, size)).collect();
+            return Ok((all(left), all(right)));
         }
-        let (left, right) = match self.scale {
+        let first_of_left = values[left[0]];
+        let (of_left, of_right) = match self.scale {
             Magnitude::Stable => (Magnitude::stable(seen.site().out, self.gamma), 1.0),
             Magnitude::Gd => (seen.site().unscaled(1.0), seen.site().unscaled(1.0)),
             Magnitude::Unit => (1.0, 1.0),
@@ -125,13 +120,14 @@ impl LoraGa {
                 if weight <= 0.0 {
                     return Err(InitError::ZeroWeight { method: CARD.name });
                 }
-                if of_left[0] <= 0.0 {
+                if first_of_left <= 0.0 {
                     return Err(InitError::NoDirection { method: CARD.name });
                 }
-                (weight / of_left[0], 1.0)
+                (weight / first_of_left, 1.0)
             }
         };
-        Ok((of_left.iter().map(|value| value * left).collect(), vec![right; rank]))
+        let left = left.into_iter().map(|k| (k, values[k] * of_left)).collect();
+        Ok((left, right.into_iter().map(|k| (k, of_right)).collect()))
     }
 }
 
@@ -156,7 +152,9 @@ impl Initialiser for LoraGa {
     fn leading(&self, rank: usize) -> Leading {
         // The paper's factors are subspaces; PEFT's scale each direction by its singular value, and it iterates four times.
         let power = if self.variant == Variant::PeftCompat { 4 } else { 2 };
-        Leading { exactness: self.svd, oversampling: 2 * rank, power }
+        // One set of directions a factor, and as many columns again: q = 4r, as the authors and PEFT.
+        let sketch = Sketch { oversampling: 2 * rank, power };
+        Leading { count: 2 * rank, exactness: self.svd, sketch }
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
@@ -188,71 +186,83 @@ impl Initialiser for LoraGa {
         if svd.values[0] <= 0.0 {
             return Err(InitError::ZeroGradient { method: CARD.name });
         }
-        let (left, right) = self.split(rank, seed);
-        let of_left: Vec<f64> = left.iter().map(|&j| svd.values[j]).collect();
-        let (mut left_sizes, mut right_sizes) = self.sizes(seen, &of_left, seed)?;
-        let make = |left_sizes: &[f64], right_sizes: &[f64]| LowRank {
-            left: Mat::from_fn(site.out, rank, |i, j| {
-                (f64::from(svd.left[(i, left[j])]) * left_sizes[j]) as f32
-            }),
-            right: Mat::from_fn(rank, site.inp, |i, j| {
-                (f64::from(svd.right[(right[i], j)]) * right_sizes[i]) as f32
-            }),
-        };
-        let mut delta = make(&left_sizes, &right_sizes);
+        let (mut left, mut right) = self.taken(seen, &svd.values, seed)?;
         let mut report = Report::default()
             .with("largest singular value of the gradient", svd.values[0])
             .with("smallest singular value used", svd.values[2 * rank - 1]);
-        if svd.values[2 * rank - 1] <= NO_DIRECTION * svd.values[0] {
-            let rank_found = svd.values.iter().filter(|&&value| value > NO_DIRECTION * svd.values[0]).count();
+        let directions = directions(&svd.values);
+        if directions < 2 * rank {
             report = report.with(
                 "warning",
                 format!(
-                    "the gradient has rank {rank_found}, {} directions are used: the rest are arbitrary; show it more \
+                    "the gradient has rank {directions}, {} directions are used: the rest are arbitrary; show it more \
                      samples or lower the rank",
                     2 * rank
                 ),
             );
         }
         if self.norm_clip {
-            let weight = largest(finite_weight(seen)?);
-            if weight <= 0.0 {
-                return Err(InitError::ZeroWeight { method: CARD.name });
-            }
-            let ratio = weight / (site.scale * largest_product(&delta));
-            if ratio < 1.0 {
-                for size in left_sizes.iter_mut().chain(&mut right_sizes) {
-                    *size *= ratio.sqrt();
-                }
-                delta = make(&left_sizes, &right_sizes);
-            }
-            report = report.with("clipped to", ratio.min(1.0));
+            let shrunk = shrink_to_weight(seen, &svd, &left, &right)?.min(1.0);
+            left.iter_mut().chain(&mut right).for_each(|(_, size)| *size *= shrunk);
+            report = report.with("clipped to", shrunk * shrunk);
         }
         if let Some(energy) = energy {
-            let cosine = first_step_cosine(&svd.values, (&left, &left_sizes), (&right, &right_sizes), energy);
+            let cosine = first_step_cosine(&svd.values, &left, &right, energy);
             report = report.with("cosine of the first step with the gradient", cosine);
         }
-        let norm = delta.norm().map_err(InitError::linalg(CARD.name))?;
+        // Directions are orthonormal, so the norm needs no product of the factors.
+        let sizes = left.iter().zip(&right).map(|((_, left), (_, right))| left * right);
+        let norm = sizes.map(|size| size * size).sum::<f64>().sqrt();
         report = report.with("size of the start", site.scale * norm);
-        Ok(Start { delta, core: None, base: Base::Subtract, report })
+        Start::checked(CARD.name, factors(&svd, &left, &right), Base::Subtract, report)
+    }
+}
+
+/// The factors that take these directions.
+fn factors(svd: &Svd, left: &[(usize, f64)], right: &[(usize, f64)]) -> LowRank {
+    let sized = |entry: f32, size: f64| (f64::from(entry) * size) as f32;
+    LowRank {
+        left: Mat::from_fn(svd.left.nrows(), left.len(), |i, j| {
+            let (direction, size) = left[j];
+            sized(svd.left[(i, direction)], size)
+        }),
+        right: Mat::from_fn(right.len(), svd.right.ncols(), |i, j| {
+            let (direction, size) = right[i];
+            sized(svd.right[(direction, j)], size)
+        }),
     }
 }
 
 /// The cosine of `G·rightᵀ·right + left·leftᵀ·G` with G. In the singular basis of G it is diagonal: direction k has
 /// `(a_k² + b_k²)·σ_k` with a_k and b_k the sizes given to it on the right and on the left.
-fn first_step_cosine(
-    values: &[f64],
-    (left, left_sizes): (&[usize], &[f64]),
-    (right, right_sizes): (&[usize], &[f64]),
-    energy: f64,
-) -> f64 {
+fn first_step_cosine(values: &[f64], left: &[(usize, f64)], right: &[(usize, f64)], energy: f64) -> f64 {
     let mut step = vec![0.0; values.len()];
-    for (&k, size) in left.iter().zip(left_sizes).chain(right.iter().zip(right_sizes)) {
+    for &(k, size) in left.iter().chain(right) {
         step[k] += size * size * values[k];
     }
     let inner: f64 = step.iter().zip(values).map(|(d, value)| d * value).sum();
     let norm = step.iter().map(|d| d * d).sum::<f64>().sqrt();
     inner / (norm * energy.sqrt())
+}
+
+/// What both factors must be multiplied by so that the largest entry of the start is that of the weight.
+fn shrink_to_weight(
+    seen: &Evidence<'_>,
+    svd: &Svd,
+    left: &[(usize, f64)],
+    right: &[(usize, f64)],
+) -> Result<f64, InitError> {
+    let weight = largest(finite_weight(seen)?);
+    if weight <= 0.0 {
+        return Err(InitError::ZeroWeight { method: CARD.name });
+    }
+    // Sizes that overflow in f32 are the case that clipping is for: the product is taken of factors of size 1.
+    let top = |taken: &[(usize, f64)]| taken.iter().fold(f64::MIN_POSITIVE, |top, (_, size)| top.max(*size));
+    let of_size_1 = |taken: &[(usize, f64)]| -> Taken {
+        taken.iter().map(|&(direction, size)| (direction, size / top(taken))).collect()
+    };
+    let product = largest_product(&factors(svd, &of_size_1(left), &of_size_1(right)));
+    Ok((weight / (seen.site().scale * product)).sqrt() / (top(left).sqrt() * top(right).sqrt()))
 }
 
 /// The weight, if all of it is numbers: a maximum would pass over NaN.

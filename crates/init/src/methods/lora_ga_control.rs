@@ -83,6 +83,6 @@ impl Initialiser for LoraGaControl {
         let left = narrow(basis("left", site.out)?.as_ref());
         let right = narrow(basis("right", site.inp)?.transpose());
         let report = Report::default().with("scale", self.scale.name()).with("size of both factors", size);
-        Ok(Start { delta: LowRank { left, right }, core: None, base: Base::Subtract, report })
+        Start::checked(CARD.name, LowRank { left, right }, Base::Subtract, report)
     }
 }

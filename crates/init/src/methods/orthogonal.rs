@@ -2,7 +2,7 @@
 //! rows 0, 2, … and 1, 3, …: since `Qₑ·Qₒᵀ = 0`, `left·right = 0` although neither factor is zero, so both learn
 //! from the first step and the base is untouched.
 //!
-//! Needs nothing; changes the function by rounding only. Rank even. Each factor has rank r/2, and `right` does not have
+//! Needs nothing; changes the function by the rounding of its factors only. Rank even. Each factor has rank r/2, and `right` does not have
 //! orthonormal rows, whatever the name says.
 //!
 //! Source: PEFT's `init_lora_weights="orthogonal"` (which cites Datta's note), with d = 1/10.
@@ -102,7 +102,7 @@ impl Initialiser for Orthogonal {
         let right = sized(multiply(odd.transpose(), x.as_ref()).as_ref(), d_right);
         let left = sized(multiply(y.transpose(), even.as_ref()).as_ref(), d_left);
         let report = Report::default().with("width of right", d_right).with("width of left", d_left);
-        Ok(Start { delta: LowRank { left, right }, core: None, base: Base::Keep, report })
+        Start::checked(CARD.name, LowRank { left, right }, Base::Keep, report)
     }
 }
 

@@ -8,8 +8,10 @@
 //! Models", 2024; the division by the scale is PEFT's. Where we differ from PEFT's `pissa_niter_k`: it uses
 //! exactly r columns and no fixed seed, so two runs differ; here r + max(8, r/2) columns, seeded, signs fixed.
 
+use lowrank_linalg::Sketch;
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
+use crate::leading::directions;
 use crate::{Base, Evidence, Exactness, InitError, Initialiser, Leading, Named, Options, Start};
 
 /// The principal part of the weight.
@@ -75,16 +77,28 @@ impl Initialiser for Pissa {
         let site = seen.site();
         self.admits(site, rank)?;
         let weight = seen.weight(CARD.name)?;
-        let leading = Leading { exactness: self.svd, oversampling: (rank / 2).max(8), power: self.power };
-        let (found, taken) = leading.of(CARD.name, weight, rank, seed.at("start", "weight"))?;
+        let sketch = Sketch { oversampling: (rank / 2).max(8), power: self.power };
+        let leading = Leading { count: rank, exactness: self.svd, sketch };
+        let found = leading.of(weight, seed.at("start", "weight")).map_err(InitError::linalg(CARD.name))?;
         if found.svd.values[0] <= 0.0 {
             return Err(InitError::ZeroWeight { method: CARD.name });
         }
-        let report = Report::default()
-            .with("svd", taken.name())
+        let exact = leading.is_exact(site.out.min(site.inp));
+        let mut report = Report::default()
+            .with("svd", if exact { Exactness::Exact } else { Exactness::Fast }.name())
             .with("largest singular value", found.svd.values[0])
             .with("smallest singular value trained", found.svd.values[rank - 1])
             .with("part of the weight's energy trained", found.captured());
-        Ok(Start { delta: site.balanced(&found.svd), core: None, base: Base::Subtract, report })
+        let directions = directions(&found.svd.values);
+        if directions < rank {
+            report = report.with(
+                "warning",
+                format!(
+                    "the weight has rank {directions}, {rank} directions are trained: the rest start at zero in both factors \
+                     and hardly learn; lower the rank"
+                ),
+            );
+        }
+        Start::checked(CARD.name, site.balanced(&found.svd), Base::Subtract, report)
     }
 }

@@ -88,13 +88,16 @@ pub(super) static CARD: Card = Card {
             name: "svd",
             default: "fast",
             values: "auto | exact | fast",
-            meaning: "how each layer's gradient is decomposed: fast takes 4r columns and 2 power iterations (4 for peft-compat), exact \
-                      needs one calibration pass, auto is exact up to 512 on the shorter side",
+            meaning: "how each layer's gradient is decomposed: fast takes 4r columns and 2 power iterations (4 for peft-compat); exact \
+                      needs one calibration batch; auto is exact up to 512 on the shorter side with one batch, and fast \
+                      everywhere with several, which never show a gradient whole",
         },
     ],
     notes: &[
         "use it with rank-stabilised scaling (alpha/sqrt(r)), weight decay 0, dropout 0, and a full fine-tuning rate",
-        "variant = peft-compat reproduces PEFT, which is another method under the same name",
+        "variant = peft-compat has the formulas of PEFT, which is another method under the same name",
+        "over several calibration batches every token weighs the same; the authors and PEFT average the means of batches, which \
+         is another gradient where batches have unequal numbers of tokens with loss",
         "advantage over a LoRA with a tuned rate is not established; see the note of its study",
     ],
 };
