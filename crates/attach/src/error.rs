@@ -113,7 +113,7 @@ pub enum AttachError {
         source: lowrank_linalg::LinalgError,
     },
     /// A stored adapter names a layer that the model does not have.
-    #[error("the adapter changes \"{0}\", which this model does not have; was it made for another model?")]
+    #[error("the adapter changes \"{0}\", which this model does not have; {why}", why = why_unknown(.0))]
     UnknownSite(String),
     /// A stored adapter does not fit a layer.
     #[error(
@@ -208,5 +208,14 @@ impl AttachError {
     /// For `map_err`: a failed decomposition of the gradient of this layer.
     pub(crate) fn evidence(site: &str) -> impl Fn(lowrank_linalg::LinalgError) -> AttachError + '_ {
         move |source| AttachError::Evidence { site: site.to_owned(), source }
+    }
+}
+
+/// A model lists its head as a layer unless the embedding serves as one.
+fn why_unknown(site: &str) -> &'static str {
+    if site == "lm_head" {
+        "its head is its embedding (tied), which carries no adapter"
+    } else {
+        "was it made for another model?"
     }
 }

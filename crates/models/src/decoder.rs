@@ -11,6 +11,7 @@ mod gguf_save;
 mod gradient;
 pub mod load;
 mod rope;
+mod rope_scaling;
 mod save;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,6 +92,18 @@ pub const LINEAR_NAMES: [&str; 7] = [
 ];
 
 impl Block {
+    /// Whether a backward pass has anything to find here: a trained gain or weight, an adapter that is switched on, or an
+    /// observer.
+    fn is_trained(&self) -> bool {
+        let gains = [&self.input_norm, &self.mlp_norm];
+        gains.iter().any(|gain| matches!(gain, Gain::Trained(_)))
+            || self.linears().iter().any(|linear| {
+                matches!(linear.weight(), Weight::Trained(_))
+                    || linear.is_observed()
+                    || linear.adapters().iter().any(|mounted| mounted.enabled)
+            })
+    }
+
     /// The linear layers in the order of [`LINEAR_NAMES`].
     #[must_use]
     pub fn linears(&self) -> [&Linear; 7] {
@@ -111,9 +124,15 @@ impl Block {
     }
 }
 
-/// Whether a head is only its weight: then losses are computed without the logits, and past its own forward.
-fn is_bare(head: &Linear) -> bool {
-    head.adapters().is_empty() && head.bias().is_none() && !head.is_observed()
+/// What makes the logits, as far as a loss can be computed without forming them all.
+#[allow(clippy::large_enum_variant)] // One value lives for one call.
+enum Head<'a> {
+    /// A frozen weight, with the low-rank adapters on it as one path.
+    Frozen(&'a Matrix, Option<(Tensor<2>, Tensor<2>)>),
+    /// A weight that is trained itself.
+    Trained(&'a Var),
+    /// A head with a bias, an observer, or an adapter that is no low-rank path: its own forward makes the logits.
+    Own,
 }
 
 impl Decoder {
@@ -207,7 +226,7 @@ impl Decoder {
         Ok(self.last_norm(h))
     }
 
-    /// All logits `[n, vocabulary]`: for short inputs; losses never form them.
+    /// All logits `[n, vocabulary]`: for short inputs; losses do not form them.
     ///
     /// # Errors
     /// [`ModelError::Token`] or [`ModelError::Context`].
@@ -233,13 +252,12 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::Target`].
     pub fn score(&self, h: Tensor<2>, targets: &[i32]) -> Result<Vec<f32>, ModelError> {
-        if let Some(head) = self.frozen_head() {
-            return Ok(ops::log_likelihoods(h, head, targets)?);
+        match self.head() {
+            Head::Frozen(head, path) => return Ok(ops::log_likelihoods(h, head, path, targets)?),
+            Head::Trained(var) => return Ok(ops::log_likelihoods_dense(h, var.tensor(), targets)?),
+            Head::Own => {}
         }
-        if let Some(head) = self.trained_head() {
-            return Ok(ops::log_likelihoods_dense(h, head.tensor(), targets)?);
-        }
-        // The head has adapters: its own forward makes the logits, a few rows at a time.
+        // A few rows at a time, so that at least not all logits are in memory at once.
         const ROWS: usize = 64;
         let mut all = Vec::with_capacity(targets.len());
         for (index, targets) in targets.chunks(ROWS).enumerate() {
@@ -259,36 +277,31 @@ impl Decoder {
         }
     }
 
-    /// The summed loss of hidden states against targets; without logits in memory unless the head has adapters.
+    /// The summed loss of hidden states against targets.
     fn loss(&self, h: Tensor<2>, targets: &Targets) -> Result<Tensor<1>, ModelError> {
-        if let Some(head) = self.frozen_head() {
-            return Ok(ops::cross_entropy(h, head, targets)?);
-        }
-        Ok(match self.trained_head() {
-            Some(var) => ops::cross_entropy_dense(h, var.tensor(), targets)?,
-            None => ops::cross_entropy_of_logits(self.unembed(h), targets)?,
+        Ok(match self.head() {
+            Head::Frozen(head, path) => ops::cross_entropy(h, head, path, targets)?,
+            Head::Trained(var) => ops::cross_entropy_dense(h, var.tensor(), targets)?,
+            Head::Own => ops::cross_entropy_of_logits(self.unembed(h), targets)?,
         })
     }
 
-    /// The head, when it is trained itself and has no adapters.
-    fn trained_head(&self) -> Option<&Var> {
-        let weight = match (&self.head, &self.embedding) {
-            (Some(head), _) if is_bare(head) => head.weight(),
-            (Some(_), _) => return None,
-            (None, embedding) => embedding,
+    fn head(&self) -> Head<'_> {
+        let (weight, adapters) = match &self.head {
+            None => (&self.embedding, &[][..]),
+            Some(head) if head.bias().is_some() || head.is_observed() => return Head::Own,
+            Some(head) => (head.weight(), head.adapters()),
         };
-        match weight {
-            Weight::Trained(var) => Some(var),
-            Weight::Frozen(_) => None,
-        }
-    }
-
-    /// The head, when nothing is trained on it.
-    fn frozen_head(&self) -> Option<&Matrix> {
-        match (&self.head, &self.embedding) {
-            (Some(head), _) if is_bare(head) => head.frozen().ok(),
-            (None, Weight::Frozen(matrix)) => Some(matrix),
-            _ => None,
+        let enabled = adapters.iter().filter(|mounted| mounted.enabled);
+        let paths: Option<Vec<_>> = enabled.map(|mounted| mounted.adapter.low_rank()).collect();
+        match (weight, paths) {
+            (Weight::Trained(var), _) => Head::Trained(var),
+            (Weight::Frozen(matrix), Some(paths)) if paths.is_empty() => Head::Frozen(matrix, None),
+            (Weight::Frozen(matrix), Some(paths)) => {
+                let (lefts, rights) = paths.into_iter().map(|path| (path.left, path.right)).unzip();
+                Head::Frozen(matrix, Some((Tensor::cat(lefts, 1), Tensor::cat(rights, 0))))
+            }
+            (Weight::Frozen(_), None) => Head::Own,
         }
     }
 

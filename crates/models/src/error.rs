@@ -4,16 +4,20 @@
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A configuration key is absent.
-    #[error("config.json: the key \"{key}\" is missing; it should hold {expected}")]
+    #[error("{place}: the key \"{key}\" is missing; it should hold {expected}")]
     MissingKey {
+        /// What was read: `config.json` or the metadata of a GGUF file.
+        place: &'static str,
         /// The key.
         key: &'static str,
         /// What it should hold.
         expected: &'static str,
     },
     /// A configuration key holds something that cannot be used.
-    #[error("config.json: \"{key}\" is {found}; {hint}")]
+    #[error("{place}: \"{key}\" is {found}; {hint}")]
     BadKey {
+        /// What was read: `config.json` or the metadata of a GGUF file.
+        place: &'static str,
         /// The key.
         key: &'static str,
         /// What it holds.
@@ -74,14 +78,21 @@ pub enum ModelError {
         vocabulary: usize,
     },
     /// A sequence is longer than the context.
-    #[error(
-        "{length} tokens exceed the model's context of {context}; shorten the input or lower --max-length"
-    )]
+    #[error("{length} tokens exceed the model's context of {context}; shorten the input")]
     Context {
         /// Tokens given.
         length: usize,
         /// Tokens that the model takes.
         context: usize,
+    },
+    /// Logits from which no token can be chosen.
+    #[error(
+        "the logits behind {seen} tokens are not finite: a weight or an adapter holds NaN or is too large; \
+         look at the loss of its training, or generate without the adapter"
+    )]
+    NotFinite {
+        /// Tokens that the model had seen.
+        seen: usize,
     },
     /// A target lies outside the vocabulary.
     #[error(transparent)]

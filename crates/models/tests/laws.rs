@@ -70,9 +70,21 @@ fn gradients(
     layout: &Layout,
     recompute: Recompute,
 ) -> (f64, Vec<Vec<f32>>) {
+    tracked_gradients(model, variables, tokens, targets, layout, recompute, false)
+}
+
+fn tracked_gradients(
+    model: &Decoder,
+    variables: &[(String, Var)],
+    tokens: &[u32],
+    targets: &Targets,
+    layout: &Layout,
+    recompute: Recompute,
+    track_all: bool,
+) -> (f64, Vec<Vec<f32>>) {
     let mut found = vec![Vec::new(); variables.len()];
     let passed = model
-        .gradients(tokens, targets, layout, recompute, false, &mut |gradients| {
+        .gradients(tokens, targets, layout, recompute, track_all, &mut |gradients| {
             for ((_, variable), slot) in variables.iter().zip(&mut found) {
                 if let Some(gradient) = variable.take_gradient(gradients) {
                     let values = to_rows(gradient);
@@ -93,24 +105,95 @@ fn relative(a: &[f32], b: &[f32]) -> f64 {
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|&b| f64::from(b)))
 }
 
+/// The two ways to hold activations agree on the gradients of these variables, and every variable has one.
+fn recomputing_agrees(model: &Decoder, variables: &[(String, Var)], track_all: bool) {
+    let (tokens, targets, layout) = (tokens(2 * 13, "batch"), targets(2 * 13), Layout::dense(2, 13));
+    let run =
+        |recompute| tracked_gradients(model, variables, &tokens, &targets, &layout, recompute, track_all);
+    let ((loss, kept), (again, recomputed)) = (run(Recompute::Nothing), run(Recompute::Blocks));
+    assert!((loss - again).abs() < 1e-6 * loss.abs(), "{loss} {again}");
+    for ((name, _), (kept, recomputed)) in variables.iter().zip(kept.iter().zip(&recomputed)) {
+        // The head's adapter is not part of a block, so it is reached in both.
+        assert!(!kept.is_empty(), "{name} has no gradient");
+        let error = relative(recomputed, kept);
+        assert!(error < 1e-5, "{name}: {error:e}");
+    }
+}
+
+const VARIANTS: [&str; 2] = ["{}", r#"{"tie_word_embeddings": true, "attention_bias": true}"#];
+
+fn variants() -> impl Iterator<Item = serde_json::Value> {
+    VARIANTS.iter().map(|text| serde_json::from_str(text).unwrap())
+}
+
 #[test]
 fn recomputing_blocks_gives_the_same_gradients() {
-    for changes in
-        [serde_json::json!({}), serde_json::json!({"tie_word_embeddings": true, "attention_bias": true})]
-    {
-        let mut model = random(&changes);
-        let variables = adapters(&mut model);
-        let (tokens, targets, layout) = (tokens(2 * 13, "batch"), targets(2 * 13), Layout::dense(2, 13));
-        let run = |recompute| gradients(&model, &variables, &tokens, &targets, &layout, recompute);
-        let ((loss, kept), (again, recomputed)) = (run(Recompute::Nothing), run(Recompute::Blocks));
-        assert!((loss - again).abs() < 1e-6 * loss.abs(), "{loss} {again}");
-        for ((name, _), (kept, recomputed)) in variables.iter().zip(kept.iter().zip(&recomputed)) {
-            // The head's adapter is not part of a block, so it is reached in both.
-            assert!(!kept.is_empty(), "{name} has no gradient");
-            let error = relative(recomputed, kept);
-            assert!(error < 1e-5, "{name}: {error:e}");
+    for changes in variants() {
+        for track_all in [false, true] {
+            let mut model = random(&changes);
+            let variables = adapters(&mut model);
+            recomputing_agrees(&model, &variables, track_all);
+            // Adapters in the last block alone, in none, and everything trained.
+            let mut model = random(&changes);
+            let mut variables = adapters(&mut model);
+            for (name, linear) in model.sites_mut() {
+                if !name.contains("layers.2.") && name != "lm_head" {
+                    linear.unmount("a").unwrap();
+                    variables.retain(|(variable, _)| !variable.starts_with(&name));
+                }
+            }
+            recomputing_agrees(&model, &variables, track_all);
+            recomputing_agrees(&random(&changes), &[], track_all);
+            let mut model = random(&changes);
+            let variables = model.train_all().unwrap();
+            recomputing_agrees(&model, &variables, track_all);
         }
     }
+}
+
+#[test]
+fn a_head_with_an_adapter_loses_as_its_logits_do() {
+    let mut model = random(&serde_json::json!({}));
+    adapters(&mut model);
+    let (row, layout) = (tokens(70, "row")[..60].to_vec(), Layout::dense(1, 60));
+    let targets = targets(60);
+    let by_logits = |model: &Decoder| -> Vec<f64> {
+        let logits = to_rows(model.logits(&row, &layout).unwrap());
+        let rows = logits.chunks_exact(VOCABULARY).zip(targets.ids.iter());
+        let loss = |(row, &target): (&[f32], &i32)| {
+            let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            usize::try_from(target).map_or(0.0, |target| total.ln() - f64::from(row[target]))
+        };
+        rows.map(loss).collect()
+    };
+    let mut seen: Vec<Vec<f64>> = Vec::new();
+    // One adapter, two side by side, and both switched off.
+    for step in 0..3 {
+        let (_, head) = model.sites_mut().pop().unwrap();
+        match step {
+            0 => {}
+            1 => {
+                let [out, inp] = head.shape();
+                let draw = |count: usize| Seed(9).normal(count).into_iter().map(|v| 0.2 * v).collect();
+                let start = Start { left: draw(out), right: draw(inp), rank: 1, offset: Offset::Shadow };
+                let adapter = Lora.build(head.frozen().unwrap(), start, 1.5, &cpu()).unwrap();
+                let left = adapter.trainable().pop().unwrap().1;
+                left.assign(Seed(10).normal(out));
+                head.mount("b", adapter).unwrap();
+            }
+            _ => ["a", "b"].iter().for_each(|name| head.enable(name, false).unwrap()),
+        }
+        let expected = by_logits(&model);
+        let found = model.log_likelihoods(&row, &targets.ids, &layout).unwrap();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-4 * expected.abs().max(1.0),
+                "{found} {expected}"
+            );
+        }
+        seen.push(expected);
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
 }
 
 /// The gradient along a random direction of all variables against a central difference of the loss.
@@ -142,9 +225,7 @@ fn directional(model: &Decoder, variables: &[(String, Var)], step: f32) -> (f64,
 #[test]
 fn gradients_through_the_whole_model_equal_a_finite_difference() {
     // Parts are tested in f64 in `lowrank-tensor`; this is their composition, in f32.
-    for changes in
-        [serde_json::json!({}), serde_json::json!({"tie_word_embeddings": true, "attention_bias": true})]
-    {
+    for changes in variants() {
         let mut model = random(&changes);
         let variables = adapters(&mut model);
         let (along, difference) = directional(&model, &variables, 1e-3);
@@ -219,19 +300,52 @@ fn greedy_generation_is_the_likeliest_token_each_time() {
 }
 
 #[test]
+fn sampling_depends_on_the_seed_alone() {
+    let model = random(&serde_json::json!({}));
+    let write = |seed: u64| {
+        let sampling = Sampling { temperature: 1.5, top_k: 0, top_p: 1.0, seed: Seed(seed) };
+        model.generate(&tokens(4, "prompt"), 30, &[], &sampling, &mut |_| true).unwrap()
+    };
+    assert_eq!(write(1), write(1));
+    assert_ne!(write(1), write(2));
+}
+
+#[test]
+fn logits_that_are_not_finite_are_an_error() {
+    let mut model = random(&serde_json::json!({}));
+    let variables = adapters(&mut model);
+    let (_, broken) = variables.iter().find(|(name, _)| name.ends_with("layers.1.mlp.up_proj.left")).unwrap();
+    broken.assign(vec![f32::NAN; broken.values().len()]);
+    for sampling in [Sampling::GREEDY, Sampling { temperature: 1.0, ..Sampling::GREEDY }] {
+        let error = model.generate(&tokens(4, "prompt"), 3, &[], &sampling, &mut |_| true).unwrap_err();
+        assert!(error.to_string().contains("not finite"), "{error}");
+    }
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let run = |threads: usize| {
+    // Several tiles of every kernel: rows, columns, blocks of the vocabulary and of queries and keys.
+    const BATCH: usize = 3;
+    const TIME: usize = 370;
+    let changes = serde_json::json!({
+        "vocab_size": 4200, "hidden_size": 304, "intermediate_size": 400, "num_hidden_layers": 2,
+        "head_dim": 32, "max_position_embeddings": 512,
+    });
+    let run = |threads: usize, recompute| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut model = random(&serde_json::json!({}));
+            let mut model = random(&changes);
             let variables = adapters(&mut model);
-            let (tokens, targets, layout) = (tokens(3 * 20, "t"), targets(3 * 20), Layout::dense(3, 20));
-            gradients(&model, &variables, &tokens, &targets, &layout, Recompute::Nothing)
+            let (tokens, targets) = (tokens(BATCH * TIME, "t"), targets(BATCH * TIME));
+            gradients(&model, &variables, &tokens, &targets, &Layout::dense(BATCH, TIME), recompute)
         })
     };
-    assert!(run(1) == run(1), "one thread, twice");
-    assert!(run(1) == run(2), "one thread and two");
-    assert!(run(3) == run(2), "three threads and two");
+    for recompute in [Recompute::Nothing, Recompute::Blocks] {
+        let one = run(1, recompute);
+        assert!(one == run(1, recompute), "one thread, twice");
+        assert!(one == run(2, recompute), "one thread and two");
+        assert!(one == run(3, recompute), "one thread and three");
+    }
 }
 
 #[test]

@@ -168,6 +168,16 @@ pub fn tensor<T: Real>(values: Vec<T>, shape: &[usize]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
+/// Multiplies a gradient in place by that of the loss value, which is almost always 1.
+pub(crate) fn scaled<T: Real>(mut gradient: FlexTensor, by: T) -> FlexTensor {
+    if by != T::ONE {
+        for value in gradient.storage_mut::<T>() {
+            *value *= by;
+        }
+    }
+    gradient
+}
+
 /// Calls a generic body with the float type that the tensor holds: f32, or f64 for derivative tests.
 ///
 /// # Panics

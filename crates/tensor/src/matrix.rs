@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lowrank_blocks::Format;
 use rayon::prelude::*;
 
+use crate::kernels::memory::zeros;
 use crate::kernels::{Real, RowSource};
 
 /// A frozen matrix `[out, in]` in its storage format. Clones share the storage.
@@ -128,8 +129,10 @@ impl Matrix {
     pub fn to_f32(&self) -> Vec<f32> {
         let mut scratch = Vec::new();
         let all: &[f32] = self.read(0..self.0.shape[0], &mut scratch);
-        // A second copy of what was widened, but never of what is borrowed.
-        all.to_vec()
+        if RowSource::<f32>::lends(self) {
+            return all.to_vec();
+        }
+        scratch
     }
 
     /// Rows by index as f32, `[indices, in]`: an embedding look-up.
@@ -159,6 +162,15 @@ impl<T: Real> RowSource<T> for Matrix {
         self.0.shape[1]
     }
 
+    fn lends(&self) -> bool {
+        let own = match self.0.data {
+            Data::F32(_) => size_of::<f32>(),
+            Data::F64(_) => size_of::<f64>(),
+            Data::Blocks { .. } => return false,
+        };
+        own == size_of::<T>()
+    }
+
     fn read<'a>(&'a self, range: Range<usize>, scratch: &'a mut Vec<T>) -> &'a [T] {
         let width = self.0.shape[1];
         let values = range.start * width..range.end * width;
@@ -167,10 +179,13 @@ impl<T: Real> RowSource<T> for Matrix {
             Data::F64(all) => cast_or_convert(&all[values], scratch),
             Data::Blocks { format, row_bytes, bytes } => {
                 let bytes = &(**bytes).as_ref()[range.start * row_bytes..range.end * row_bytes];
-                scratch.clear();
-                scratch.resize(values.len(), T::ZERO);
-                if let Ok(target) = bytemuck::try_cast_slice_mut::<T, f32>(scratch)
-                    && std::mem::size_of::<T>() == 4
+                // Whatever an earlier read left is written over, so only new memory has to be made values.
+                if scratch.len() < values.len() {
+                    *scratch = zeros(values.len());
+                }
+                let scratch = &mut scratch[..values.len()];
+                if size_of::<T>() == size_of::<f32>()
+                    && let Ok(target) = bytemuck::try_cast_slice_mut::<T, f32>(scratch)
                 {
                     widen(*format, bytes, *row_bytes, width, target);
                 } else {
@@ -188,7 +203,8 @@ impl<T: Real> RowSource<T> for Matrix {
 
 /// Widens whole rows in parallel; rows are independent, so the result does not depend on the threads.
 fn widen(format: Format, bytes: &[u8], row_bytes: usize, width: usize, target: &mut [f32]) {
-    const ROWS: usize = 32;
+    // As many as a product of few rows reads at once, so that its tasks are not cut again.
+    const ROWS: usize = 64;
     target.par_chunks_mut((ROWS * width).max(1)).zip(bytes.par_chunks((ROWS * row_bytes).max(1))).for_each(
         |(to, from)| {
             let done = lowrank_blocks::widen(format, from, to);
@@ -199,7 +215,7 @@ fn widen(format: Format, bytes: &[u8], row_bytes: usize, width: usize, target: &
 
 /// Borrows when the types agree, converts through f64 otherwise.
 fn cast_or_convert<'a, S: Real, T: Real>(from: &'a [S], scratch: &'a mut Vec<T>) -> &'a [T] {
-    if std::mem::size_of::<S>() == std::mem::size_of::<T>()
+    if size_of::<S>() == size_of::<T>()
         && let Ok(same) = bytemuck::try_cast_slice::<S, T>(from)
     {
         return same;

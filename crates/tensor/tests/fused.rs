@@ -129,9 +129,23 @@ fn rows() -> Vec<Row> {
     row(
         "cross_entropy",
         &[[22, 5]],
-        Box::new(move |x| one_by_one(ops::cross_entropy(x[0].clone(), &head, &t1).unwrap())),
+        Box::new(move |x| one_by_one(ops::cross_entropy(x[0].clone(), &head, None, &t1).unwrap())),
         Box::new(move |x| {
             one_by_one(composed::cross_entropy(x[0].clone(), composed::widen(&h2, &cpu()), &t2))
+        }),
+    );
+    let (head, h2, t1, t2) = (matrix("head", [13, 5]), matrix("head", [13, 5]), t3.clone(), t3.clone());
+    row(
+        "cross_entropy with a low-rank path",
+        &[[22, 5], [13, 3], [3, 5]],
+        Box::new(move |x| {
+            let path = Some((x[1].clone(), x[2].clone()));
+            one_by_one(ops::cross_entropy(x[0].clone(), &head, path, &t1).unwrap())
+        }),
+        Box::new(move |x| {
+            let path = Some((x[1].clone(), x[2].clone()));
+            let logits = composed::linear(x[0].clone(), &h2, None, path);
+            one_by_one(composed::cross_entropy_of_logits(logits, &t2))
         }),
     );
     row(
@@ -321,17 +335,93 @@ fn only_tracked_inputs_get_gradients() {
     assert!(!frozen.is_tracked());
 }
 
+/// Random blocks of a format that cannot be written: any bytes are blocks, except that the half-precision scales at the
+/// given offsets must be finite.
+fn blocks(count: usize, bytes: usize, scales: &[usize]) -> Vec<u8> {
+    let draws = Seed(2).at("blocks", "bytes").uniform(count * bytes, 1.0);
+    let mut all: Vec<u8> = draws.into_iter().map(|draw| (draw.abs() * 256.0) as u8).collect();
+    for block in all.chunks_exact_mut(bytes) {
+        for &at in scales {
+            block[at + 1] = 0x20 | block[at + 1] & 3;
+        }
+    }
+    all
+}
+
 #[test]
-fn stored_formats_are_widened_inside_the_product() {
+fn stored_formats_are_widened_inside_the_products() {
     use lowrank_blocks::{Format, narrow};
-    let values: Vec<f32> = Seed(2).normal(6 * 64);
-    for format in [Format::BF16, Format::F16, Format::Q8_0] {
-        let bytes = narrow(format, &values).unwrap();
-        let stored = Matrix::from_bytes(Arc::new(bytes), format, [6, 64]).unwrap();
-        let x = lowrank_tensor::from_rows(Seed(3).normal(5 * 64), [5, 64], &cpu());
-        let on_use = lowrank_tensor::to_rows(ops::linear(x.clone(), &stored, None, None));
-        let once = lowrank_tensor::to_rows(ops::linear(x, &stored.widened(), None, None));
-        assert_eq!(on_use, once, "{format:?}");
+    const SHAPE: [usize; 2] = [70, 512];
+    let written = |format| narrow(format, &Seed(2).normal(SHAPE[0] * SHAPE[1])).unwrap();
+    let supers = SHAPE[0] * SHAPE[1] / 256;
+    for (format, bytes) in [
+        (Format::BF16, written(Format::BF16)),
+        (Format::F16, written(Format::F16)),
+        (Format::Q8_0, written(Format::Q8_0)),
+        (Format::Q4_0, written(Format::Q4_0)),
+        (Format::Q4_1, written(Format::Q4_1)),
+        (Format::Q4_K, blocks(supers, 144, &[0, 2])),
+        (Format::Q6_K, blocks(supers, 210, &[208])),
+    ] {
+        let stored = Matrix::from_bytes(Arc::new(bytes), format, SHAPE).unwrap();
+        let once = stored.widened();
+        assert!(once.to_f32().iter().all(|value| value.is_finite()), "{format:?}");
+        // One row and a few are multiplied block by block, many at once.
+        for n in [1, 5, 40] {
+            let draws = |count| lowrank_tensor::from_rows(Seed(3).normal(n * count), [n, count], &cpu());
+            let run = |weight: &Matrix| {
+                let x = draws(SHAPE[1]).autodiff().require_grad();
+                let y = ops::linear(x.clone(), weight, None, None);
+                let mut gradients = (y.clone() * draws(SHAPE[0]).autodiff()).sum().backward();
+                let dx = x.grad_remove(&mut gradients).unwrap();
+                let targets = Targets { ids: (0..n as i32).collect(), weights: None };
+                let loss = ops::cross_entropy(x, weight, None, &targets).unwrap();
+                [lowrank_tensor::to_rows(y), lowrank_tensor::to_rows(dx), lowrank_tensor::to_rows(loss)]
+            };
+            assert_eq!(run(&stored), run(&once), "{format:?} {n}");
+        }
+    }
+}
+
+#[test]
+fn a_window_is_the_last_tokens_of_the_same_document() {
+    // Two rows of seven tokens: documents of 3 and 4 tokens, and one of 7. For each token, the keys it sees by hand.
+    let starts = [vec![0; 3], vec![3; 4], vec![0; 7]].concat();
+    let positions: Vec<u32> = starts.iter().enumerate().map(|(row, start)| row as u32 % 7 - start).collect();
+    let layout = Layout { batch: 2, time: 7, positions: positions.into(), starts: starts.into() };
+    let sees = |layout: &Layout| -> Vec<Vec<usize>> {
+        (0..14).map(|row| (layout.starts[row] as usize..=row % 7).collect()).collect()
+    };
+    let by_hand: [&[usize]; 14] = [
+        &[0],
+        &[0, 1],
+        &[1, 2],
+        &[3],
+        &[3, 4],
+        &[4, 5],
+        &[5, 6],
+        &[0],
+        &[0, 1],
+        &[1, 2],
+        &[2, 3],
+        &[3, 4],
+        &[4, 5],
+        &[5, 6],
+    ];
+    assert_eq!(sees(&layout.windowed(2)), by_hand);
+    assert_eq!(sees(&layout.windowed(7)), sees(&layout), "a window as long as the row hides nothing");
+    assert_eq!(layout.windowed(2).positions, layout.positions);
+}
+
+#[test]
+fn a_pullback_gives_its_gradient_and_scales_with_it() {
+    let (x, gradient) = (draws("x", 6), draws("g", 6));
+    for factor in [1.0, -2.5] {
+        let leaf = tracked(&x, [2, 3]);
+        let root = ops::pullback(leaf.clone() * 3.0, constant(&gradient, [2, 3])) * factor;
+        let mut gradients = root.backward();
+        let expected: Vec<f64> = gradient.iter().map(|g| 3.0 * factor * g).collect();
+        close("pullback", &values(leaf.grad_remove(&mut gradients).unwrap()), &expected, 1e-12);
     }
 }
 
@@ -339,6 +429,6 @@ fn stored_formats_are_widened_inside_the_product() {
 fn a_target_outside_the_vocabulary_is_an_error() {
     let targets = Targets { ids: vec![1, 13].into(), weights: None };
     let h = constant(&draws("h", 10), [2, 5]);
-    let message = ops::cross_entropy(h, &matrix("head", [13, 5]), &targets).unwrap_err().to_string();
+    let message = ops::cross_entropy(h, &matrix("head", [13, 5]), None, &targets).unwrap_err().to_string();
     assert!(message.contains("13"), "{message}");
 }

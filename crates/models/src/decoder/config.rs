@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub use super::rope_scaling::RopeScaling;
 use crate::ModelError;
 
 /// Architectures of `config.json` that share this decoder.
@@ -46,44 +47,12 @@ pub struct Config {
     pub sliding_window: Option<usize>,
 }
 
-/// Variants of rotary scaling.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub enum RopeScaling {
-    /// As trained.
-    None,
-    /// All positions divided by a factor (Chen et al., "Extending Context Window … via Positional Interpolation", 2023).
-    Linear {
-        /// Divisor of the frequencies.
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided, high ones kept, a ramp between.
-    Llama3 {
-        /// Divisor of the low frequencies.
-        factor: f64,
-        /// Wavelengths longer than `original / low` are divided.
-        low: f64,
-        /// Wavelengths shorter than `original / high` are kept.
-        high: f64,
-        /// Context of the original model.
-        original: f64,
-    },
-    /// YaRN (Peng et al., 2023).
-    Yarn {
-        /// Divisor of the low frequencies.
-        factor: f64,
-        /// Rotations above which a frequency is kept.
-        beta_fast: f64,
-        /// Rotations below which a frequency is divided.
-        beta_slow: f64,
-        /// Context of the original model.
-        original: f64,
-        /// Factor on cosines and sines.
-        attention_factor: f64,
-    },
-}
-
 /// The largest size of any kind.
 const LARGEST: usize = 0x7fff_ffff;
+/// What errors about keys name.
+pub(super) const PLACE: &str = "config.json";
+/// Mistral's window where `config.json` does not say: transformers' default. An explicit `null` is no window.
+const MISTRAL_WINDOW: usize = 4096;
 
 impl Config {
     /// Reads `config.json`.
@@ -116,16 +85,20 @@ impl Config {
         };
         let qwen2 = model_type == "qwen2";
         let context = count(json, "max_position_embeddings")?;
-        let (rope_theta, rope_scaling) = rope(json, context)?;
-        let slides = if qwen2 { flag("use_sliding_window", false)? } else { model_type == "mistral" };
+        let (rope_theta, rope_scaling) = RopeScaling::from_json(json, context)?;
         let biased = flag("attention_bias", false)?;
-        if qwen2 && slides {
+        if qwen2 && flag("use_sliding_window", false)? {
             return Err(bad(
                 "use_sliding_window",
                 true,
                 "Qwen2 with sliding layers is not supported; set it to false",
             ));
         }
+        let sliding_window = match json.get("sliding_window") {
+            None if model_type == "mistral" => Some(MISTRAL_WINDOW),
+            _ if model_type == "mistral" => optional_count(json, "sliding_window")?,
+            _ => None,
+        };
         let config = Config {
             model_type: model_type.to_owned(),
             vocabulary: count(json, "vocab_size")?,
@@ -143,7 +116,7 @@ impl Config {
             qkv_bias: qwen2 || biased,
             output_bias: !qwen2 && biased,
             mlp_bias: flag("mlp_bias", false)?,
-            sliding_window: if slides { optional_count(json, "sliding_window")? } else { None },
+            sliding_window,
         };
         config.check()
     }
@@ -164,22 +137,25 @@ impl Config {
                 return Err(bad(key, size, &format!("it should be from 1 to {LARGEST}")));
             }
         }
+        // An upper bound of the number of parameters: 8 squares a block, the embedding and the head.
         let widest = self.hidden.max(self.intermediate).max(self.heads.saturating_mul(self.head_dim));
-        let block = widest.checked_mul(8 * widest).and_then(|block| block.checked_mul(self.layers));
-        if block.is_none_or(|values| values > usize::MAX >> 8) {
+        let square = widest.checked_mul(widest).and_then(|square| square.checked_mul(8));
+        let blocks = square.and_then(|block| block.checked_mul(self.layers));
+        let values = blocks.and_then(|blocks| blocks.checked_add(2 * self.vocabulary * self.hidden));
+        if values.is_none_or(|values| values > usize::MAX >> 8) {
             return Err(bad(
                 "num_hidden_layers",
                 self.layers,
                 "the model has more values than can be counted",
             ));
         }
-        self.rope_scaling.check()?;
         if self.kv_heads > self.heads || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(bad("num_key_value_heads", self.kv_heads, "it must divide num_attention_heads"));
         }
         if !self.head_dim.is_multiple_of(2) {
             return Err(bad("head_dim", self.head_dim, "rotary embedding needs an even head width"));
         }
+        self.rope_scaling.check(self.head_dim)?;
         if !(self.norm_epsilon >= 0.0 && self.norm_epsilon.is_finite()) {
             return Err(bad("rms_norm_eps", self.norm_epsilon, "it must be a small positive number"));
         }
@@ -235,102 +211,26 @@ impl Config {
         if self.model_type == "mistral" {
             json["sliding_window"] = self.sliding_window.into();
         }
-        if let Some(scaling) = self.rope_scaling.to_json() {
+        if let Some(scaling) = self.rope_scaling.to_json(self.context) {
             json["rope_scaling"] = scaling;
         }
         json
     }
 }
 
-impl RopeScaling {
-    /// Whether its numbers give finite angles.
-    fn check(self) -> Result<(), ModelError> {
-        let numbers = match self {
-            RopeScaling::None => vec![],
-            RopeScaling::Linear { factor } => vec![factor],
-            RopeScaling::Llama3 { factor, low, high, original } => vec![factor, low, high - low, original],
-            RopeScaling::Yarn { factor, beta_fast, beta_slow, original, attention_factor } => {
-                vec![factor, beta_slow, beta_fast - beta_slow, original, attention_factor]
-            }
-        };
-        match numbers.iter().find(|number| !(number.is_finite() && **number > 0.0)) {
-            Some(_) => Err(bad(
-                "rope_scaling",
-                format!("{self:?}"),
-                "its numbers should be positive, and the high bound above the low one",
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn to_json(self) -> Option<Value> {
-        match self {
-            RopeScaling::None => None,
-            RopeScaling::Linear { factor } => {
-                Some(serde_json::json!({"rope_type": "linear", "factor": factor}))
-            }
-            RopeScaling::Llama3 { factor, low, high, original } => Some(serde_json::json!({
-                "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
-                "original_max_position_embeddings": original as u64,
-            })),
-            RopeScaling::Yarn { factor, beta_fast, beta_slow, original, attention_factor } => {
-                Some(serde_json::json!({
-                    "rope_type": "yarn", "factor": factor, "beta_fast": beta_fast, "beta_slow": beta_slow,
-                    "original_max_position_embeddings": original as u64, "attention_factor": attention_factor,
-                }))
-            }
-        }
-    }
-}
-
-/// Newer files keep everything in `rope_parameters`, older ones split it into `rope_theta` and `rope_scaling`.
-fn rope(json: &Value, context: usize) -> Result<(f64, RopeScaling), ModelError> {
-    let parameters = json.get("rope_parameters").filter(|value| value.is_object());
-    let inside = parameters.map(|parameters| number(parameters, "rope_theta")).transpose()?.flatten();
-    let theta = inside.or(number(json, "rope_theta")?).unwrap_or(10_000.0);
-    let Some(scaling) = parameters.or_else(|| json.get("rope_scaling").filter(|value| value.is_object()))
-    else {
-        return Ok((theta, RopeScaling::None));
-    };
-    let kind =
-        scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
-    let need =
-        |key: &'static str| number(scaling, key)?.ok_or(ModelError::MissingKey { key, expected: "a number" });
-    let original = number(scaling, "original_max_position_embeddings")?;
-    let scaling = match kind {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: need("factor")? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: need("factor")?,
-            low: need("low_freq_factor")?,
-            high: need("high_freq_factor")?,
-            original: need("original_max_position_embeddings")?,
-        },
-        "yarn" => {
-            let factor = need("factor")?;
-            RopeScaling::Yarn {
-                factor,
-                beta_fast: number(scaling, "beta_fast")?.unwrap_or(32.0),
-                beta_slow: number(scaling, "beta_slow")?.unwrap_or(1.0),
-                original: original.unwrap_or(context as f64),
-                attention_factor: number(scaling, "attention_factor")?
-                    .unwrap_or_else(|| if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }),
-            }
-        }
-        other => return Err(bad("rope_scaling", other, "known types are default, linear, llama3 and yarn")),
-    };
-    Ok((theta, scaling))
-}
-
-fn bad(key: &'static str, found: impl std::fmt::Display, hint: &str) -> ModelError {
-    ModelError::BadKey { key, found: found.to_string(), hint: hint.to_owned() }
+pub(super) fn bad(key: &'static str, found: impl std::fmt::Display, hint: &str) -> ModelError {
+    ModelError::BadKey { place: PLACE, key, found: found.to_string(), hint: hint.to_owned() }
 }
 
 fn text<'a>(json: &'a Value, key: &'static str) -> Result<&'a str, ModelError> {
-    json.get(key).and_then(Value::as_str).ok_or(ModelError::MissingKey { key, expected: "a text" })
+    json.get(key).and_then(Value::as_str).ok_or(ModelError::MissingKey {
+        place: PLACE,
+        key,
+        expected: "a text",
+    })
 }
 
-fn number(json: &Value, key: &'static str) -> Result<Option<f64>, ModelError> {
+pub(super) fn number(json: &Value, key: &'static str) -> Result<Option<f64>, ModelError> {
     match json.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value.as_f64().map(Some).ok_or_else(|| bad(key, value, "it should be a number")),
@@ -338,7 +238,8 @@ fn number(json: &Value, key: &'static str) -> Result<Option<f64>, ModelError> {
 }
 
 fn count(json: &Value, key: &'static str) -> Result<usize, ModelError> {
-    optional_count(json, key)?.ok_or(ModelError::MissingKey { key, expected: "a positive whole number" })
+    let expected = "a positive whole number";
+    optional_count(json, key)?.ok_or(ModelError::MissingKey { place: PLACE, key, expected })
 }
 
 fn optional_count(json: &Value, key: &'static str) -> Result<Option<usize>, ModelError> {
@@ -390,8 +291,24 @@ mod tests {
             attention_factor: 0.1 * 4.0_f64.ln() + 1.0,
         };
         assert_eq!(Config::from_json(&json).unwrap().rope_scaling, wanted);
+        json["rope_parameters"] = json!({"rope_type": "dynamic", "factor": 2.0});
+        assert_eq!(Config::from_json(&json).unwrap().rope_scaling, RopeScaling::Dynamic { factor: 2.0 });
         json["rope_parameters"] = json!({"rope_type": "longrope"});
         assert!(Config::from_json(&json).unwrap_err().to_string().contains("longrope"));
+    }
+
+    #[test]
+    fn a_mistral_slides_unless_it_says_that_it_does_not() {
+        let mut json = smollm();
+        assert_eq!(Config::from_json(&json).unwrap().sliding_window, None);
+        json["model_type"] = json!("mistral");
+        assert_eq!(Config::from_json(&json).unwrap().sliding_window, Some(4096));
+        for (written, window) in [(json!(128), Some(128)), (Value::Null, None)] {
+            json["sliding_window"] = written;
+            let config = Config::from_json(&json).unwrap();
+            assert_eq!(config.sliding_window, window);
+            assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+        }
     }
 
     #[test]
@@ -403,7 +320,18 @@ mod tests {
         };
         assert!(change("tie_word_embeddings", json!("true")).contains("true or false"));
         assert!(change("rms_norm_eps", json!("1e-5")).contains("should be a number"));
-        assert!(change("intermediate_size", json!(0x7fff_ffff_u32)).contains("counted"));
+        assert!(change("intermediate_size", json!(LARGEST)).contains("counted"));
+        // Heads times their width exceed 64 bits; so do the values of the embedding.
+        let mut json = smollm();
+        json["num_attention_heads"] = json!(LARGEST);
+        json["num_key_value_heads"] = json!(1);
+        json["head_dim"] = json!(LARGEST - 1);
+        assert!(Config::from_json(&json).unwrap_err().to_string().contains("counted"));
+        let mut json = smollm();
+        json["vocab_size"] = json!(LARGEST);
+        json["hidden_size"] = json!(9 << 21);
+        json["num_hidden_layers"] = json!(1);
+        assert!(Config::from_json(&json).unwrap_err().to_string().contains("counted"));
         assert!(change("rope_scaling", json!({"type": "linear", "factor": 0.0})).contains("positive"));
         let bounds = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192});

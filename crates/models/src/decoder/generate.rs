@@ -30,7 +30,7 @@ impl Decoder {
     /// `each` returns false. The stop token is not returned.
     ///
     /// # Errors
-    /// [`ModelError::Token`] or [`ModelError::Context`].
+    /// [`ModelError::Token`], [`ModelError::Context`], or [`ModelError::NotFinite`] when the model computes NaN.
     pub fn generate(
         &self,
         prompt: &[u32],
@@ -45,6 +45,10 @@ impl Decoder {
         let mut input = prompt.to_vec();
         while generated.len() < limit && !input.is_empty() {
             let logits = self.next_logits(&input, &mut cache)?;
+            // NaN has no order: whatever were chosen from it would look like an answer.
+            if !logits.iter().all(|logit| logit.is_finite()) {
+                return Err(ModelError::NotFinite { seen: cache.seen() });
+            }
             let token = choose(&logits, sampling, || rng.random::<f64>());
             if stop.contains(&token) {
                 break;

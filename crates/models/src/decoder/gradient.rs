@@ -1,9 +1,10 @@
 //! Loss and gradients of one batch, with or without keeping every block's activations.
 
-use lowrank_tensor::ops::{Layout, Targets};
+use lowrank_adapt::Weight;
+use lowrank_tensor::ops::{self, Layout, Targets};
 use lowrank_tensor::{Gradients, Tensor};
 
-use super::Decoder;
+use super::{Block, Decoder};
 use crate::ModelError;
 
 /// What the backward pass finds in memory.
@@ -12,8 +13,9 @@ pub enum Recompute {
     /// Everything that the forward pass computed.
     #[default]
     Nothing,
-    /// Only the hidden state before each block; a block's activations are computed again when the backward reaches it.
-    /// Costs about one more forward pass and leaves one block's activations in memory.
+    /// Only the hidden state before each block from the first trained one on; a block's activations are computed again
+    /// when the backward reaches it. Costs about one more forward pass of these blocks and leaves one block's activations
+    /// in memory.
     Blocks,
 }
 
@@ -45,11 +47,12 @@ impl Decoder {
         collect: &mut dyn FnMut(&mut Gradients),
     ) -> Result<Passed, ModelError> {
         let (layout, tables) = self.prepare(layout)?;
-        let track = |h: Tensor<2>| h.autodiff().require_grad();
         let embedded = self.embed(tokens)?.autodiff();
+        // What a trained embedding gives is tracked already.
+        let embedded = if track_all && !embedded.is_tracked() { embedded.require_grad() } else { embedded };
         let loss_sum = match recompute {
             Recompute::Nothing => {
-                let mut h = if track_all { track(embedded) } else { embedded };
+                let mut h = embedded;
                 for index in 0..self.blocks.len() {
                     h = self.block(index, h, &layout, &tables);
                 }
@@ -61,32 +64,38 @@ impl Decoder {
                 loss_sum
             }
             Recompute::Blocks => {
+                let track = |h: Tensor<2>| h.autodiff().require_grad();
+                // The blocks below this one are run once, and nothing is kept of them.
+                let trained = self.blocks.iter().position(Block::is_trained);
+                let first = if embedded.is_tracked() { 0 } else { trained.unwrap_or(self.blocks.len()) };
                 // Forward: only the state before each block is kept.
-                let mut states = vec![embedded.clone().inner()];
+                let (mut states, mut h) = (Vec::new(), embedded.clone().inner());
                 for index in 0..self.blocks.len() {
-                    let h = self.block(index, states[index].clone(), &layout, &tables);
-                    states.push(h.inner());
+                    if index >= first {
+                        states.push(h.clone());
+                    }
+                    h = self.block(index, h, &layout, &tables);
                 }
                 // Head: gradient of the last state.
-                let last = track(states.pop().unwrap_or_else(|| embedded.clone().inner()));
+                let last = track(h);
                 let loss = self.loss(self.last_norm(last.clone()), targets)?;
                 let loss_sum = scalar(&loss);
                 let mut gradients = loss.backward();
                 let mut upstream = last.grad_remove(&mut gradients);
                 collect(&mut gradients);
-                // Blocks, last to first: the gradient of ⟨h_out, upstream⟩ is the block's backward.
-                for index in (0..self.blocks.len()).rev() {
-                    let (Some(gradient), Some(state)) = (upstream.take(), states.pop()) else { break };
+                // Blocks, last to first.
+                while let Some(state) = states.pop() {
+                    let Some(gradient) = upstream.take() else { break };
                     let input = track(state);
-                    let output = self.block(index, input.clone(), &layout, &tables);
-                    let mut gradients = (output * gradient.autodiff()).sum().backward();
+                    let output = self.block(first + states.len(), input.clone(), &layout, &tables);
+                    let mut gradients = ops::pullback(output, gradient).backward();
                     upstream = input.grad_remove(&mut gradients);
                     collect(&mut gradients);
                 }
                 if let Some(gradient) = upstream
-                    && embedded.is_tracked()
+                    && matches!(self.embedding, Weight::Trained(_))
                 {
-                    collect(&mut (embedded * gradient.autodiff()).sum().backward());
+                    collect(&mut ops::pullback(embedded, gradient).backward());
                 }
                 loss_sum
             }

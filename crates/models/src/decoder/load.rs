@@ -67,7 +67,8 @@ impl Decoder {
             Ok::<Linear, ModelError>(Linear::new(Weight::Frozen(weight), bias.map(|bias| bias.widened())))
         };
         let embedding = held(weights.matrix("model.embed_tokens.weight", [config.vocabulary, hidden])?);
-        let mut blocks = Vec::with_capacity(config.layers);
+        // Not by the number that the file claims: it may be too large for memory, and its tensors are not there.
+        let mut blocks = Vec::new();
         for layer in 0..config.layers {
             let at = |part: &str| format!("model.layers.{layer}.{part}");
             blocks.push(Block {

@@ -55,21 +55,25 @@ pub fn forward<T: Real>(
     if let Some(bias) = bias {
         y.chunks_exact_mut(out.max(1)).for_each(|row| row.copy_from_slice(bias));
     }
-    let mut scratch = Vec::new();
-    let w = w.read(0..out, &mut scratch);
-    let Some(LowRank { left, right }) = low_rank else {
-        product::nt(&mut y, x, w, [n, inp, out], bias.is_some());
-        return (y, Vec::new());
-    };
-    let r = right.len() / inp.max(1);
+    let r = low_rank.map_or(0, |path| path.right.len() / inp.max(1));
     let mut hidden = zeros(n * r);
-    if product::shares(n) {
-        let transposed = |values, rows, cols| MatRef::from_row_major_slice(values, rows, cols).transpose();
-        let parts = [transposed(w, out, inp), transposed(right, r, inp), transposed(left, out, r)];
-        product::beside(&mut y, &mut hidden, x, parts, bias.is_some());
-        return (y, hidden);
+    if product::is_few(n) {
+        product::few(&mut y, x, w, bias.is_some());
+    } else {
+        let mut scratch = Vec::new();
+        let w = w.read(0..out, &mut scratch);
+        if let Some(LowRank { left, right }) = low_rank
+            && product::shares(n)
+        {
+            let transposed =
+                |values, rows, cols| MatRef::from_row_major_slice(values, rows, cols).transpose();
+            let parts = [transposed(w, out, inp), transposed(right, r, inp), transposed(left, out, r)];
+            product::beside(&mut y, &mut hidden, x, parts, bias.is_some());
+            return (y, hidden);
+        }
+        product::nt(&mut y, x, w, [n, inp, out], bias.is_some());
     }
-    product::nt(&mut y, x, w, [n, inp, out], bias.is_some());
+    let Some(LowRank { left, right }) = low_rank else { return (y, hidden) };
     product::nt(&mut hidden, x, right, [n, inp, r], false);
     product::nt(&mut y, &hidden, left, [n, r, out], true);
     (y, hidden)

@@ -7,7 +7,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use super::Real;
+use super::{Real, RowSource, SliceRows};
 
 /// Rows of the result in one tile.
 const ROWS: usize = 256;
@@ -41,8 +41,8 @@ pub fn nt<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bo
     if y.is_empty() {
         return;
     }
-    if n < FEW {
-        return few(y, x, w, [n, k, m], add);
+    if is_few(n) {
+        return few(y, x, &SliceRows { values: w, cols: k }, add);
     }
     let x = MatRef::from_row_major_slice(x, n, k);
     let w = MatRef::from_row_major_slice(w, m, k).transpose();
@@ -52,31 +52,39 @@ pub fn nt<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bo
     });
 }
 
-/// A product with few rows reads w once; blocks of w's rows are independent.
-fn few<T: Real>(y: &mut [T], x: &[T], w: &[T], [n, k, m]: [usize; 3], add: bool) {
+/// Whether a product of `n` rows is one for [`few`].
+#[must_use]
+pub fn is_few(n: usize) -> bool {
+    n < FEW
+}
+
+/// `y [n, m] (+)= x [n, k] · wᵀ` for few rows: w `[m, k]` is read once, in blocks of its rows, which are independent. Each
+/// is widened by the task that multiplies it, so that no widened weight goes through memory.
+pub fn few<T: Real>(y: &mut [T], x: &[T], w: &dyn RowSource<T>, add: bool) {
     const BLOCK: usize = 64;
-    let blocks: Vec<Vec<T>> = w
-        .par_chunks((BLOCK * k).max(1))
-        .map(|w| {
-            let cols = w.len() / k.max(1);
-            let mut part = vec![T::ZERO; n * cols];
-            let w = MatRef::from_row_major_slice(w, cols, k).transpose();
-            let x = MatRef::from_row_major_slice(x, n, k);
-            matmul(
-                MatMut::from_row_major_slice_mut(&mut part, n, cols),
-                Accum::Replace,
-                x,
-                w,
-                T::ONE,
-                Par::Seq,
-            );
-            part
-        })
-        .collect();
-    for (index, part) in blocks.iter().enumerate() {
-        let cols = part.len() / n;
-        for (row, part) in part.chunks_exact(cols).enumerate() {
-            let y = &mut y[row * m + index * BLOCK..][..cols];
+    let (m, k) = (w.rows(), w.cols());
+    let n = y.len() / m.max(1);
+    assert_eq!((y.len(), x.len()), (n * m, n * k), "sizes of y and x");
+    if y.is_empty() {
+        return;
+    }
+    let parts = (0..m.div_ceil(BLOCK)).into_par_iter().map_init(Vec::new, |scratch, block| {
+        let cols = BLOCK.min(m - block * BLOCK);
+        let w = MatRef::from_row_major_slice(w.read(block * BLOCK..block * BLOCK + cols, scratch), cols, k);
+        let mut part = vec![T::ZERO; n * cols];
+        let y = MatMut::from_row_major_slice_mut(&mut part, n, cols);
+        matmul(y, Accum::Replace, MatRef::from_row_major_slice(x, n, k), w.transpose(), T::ONE, Par::Seq);
+        part
+    });
+    columns(y, [n, m], BLOCK, &parts.collect::<Vec<_>>(), add);
+}
+
+/// Writes parts `[n, block]`, each row-major and the last perhaps narrower, beside each other into y `[n, m]`.
+fn columns<T: Real>(y: &mut [T], [n, m]: [usize; 2], block: usize, parts: &[Vec<T>], add: bool) {
+    for (index, part) in parts.iter().enumerate() {
+        let cols = part.len() / n.max(1);
+        for (row, part) in part.chunks_exact(cols.max(1)).enumerate() {
+            let y = &mut y[row * m + index * block..][..cols];
             for (y, &part) in y.iter_mut().zip(part) {
                 *y = if add { *y + part } else { part };
             }
@@ -150,15 +158,7 @@ pub fn tn<T: Real>(y: &mut [T], x: &[T], z: &[T], [n, m, k]: [usize; 3], add: bo
                 part
             })
             .collect();
-        for (block, part) in parts.iter().enumerate() {
-            let cols = part.len() / m;
-            for (row, part) in part.chunks_exact(cols).enumerate() {
-                let y = &mut y[row * k + block * COLS..][..cols];
-                for (y, &part) in y.iter_mut().zip(part) {
-                    *y = if add { *y + part } else { part };
-                }
-            }
-        }
+        columns(y, [m, k], COLS, &parts, add);
         return;
     }
     y.par_chunks_mut(ROWS * k).enumerate().for_each(|(block, y)| {
@@ -214,6 +214,32 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_same_bits_on_any_number_of_threads() {
+        // Several tiles down and across, several blocks of columns, and few rows.
+        for [n, k, m] in [[1100, 300, 700], [300, 700, 600], [3, 600, 500]] {
+            let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
+            let (x, w, z) = (narrow(draws("x", n * k)), narrow(draws("w", m * k)), narrow(draws("z", n * m)));
+            let (first, second) = (narrow(draws("first", k * 4)), narrow(draws("second", 4 * m)));
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    let (mut y, mut back, mut gram) = (vec![0.0; n * m], vec![0.0; n * k], vec![0.0; m * k]);
+                    nt(&mut y, &x, &w, [n, k, m], false);
+                    nn(&mut back, &z, &w, [n, m, k], false);
+                    tn(&mut gram, &z, &x, [n, m, k], false);
+                    let (mut sum, mut hidden) = (y.clone(), vec![0.0; n * 4]);
+                    let rows = MatRef::from_row_major_slice;
+                    let parts = [rows(&w, m, k).transpose(), rows(&first, k, 4), rows(&second, 4, m)];
+                    beside(&mut sum, &mut hidden, &x, parts, true);
+                    [y, back, gram, sum, hidden]
+                })
+            };
+            let one = run(1);
+            assert!(one == run(2) && one == run(3), "{n} {k} {m}");
         }
     }
 

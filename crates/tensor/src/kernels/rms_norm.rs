@@ -85,3 +85,28 @@ pub fn backward<T: Real>(
         *dgain = T::from_f64(partial.iter().map(|sums| sums[column]).sum());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowrank_record::Seed;
+
+    #[test]
+    fn the_same_bits_on_any_number_of_threads() {
+        let (n, d) = (500, 300);
+        let draws = |name: &str, count: usize| Seed(8).at("rms_norm", name).normal(count);
+        let (x, gain, dy) = (draws("x", n * d), draws("gain", d), draws("dy", n * d));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (mut y, mut inverse) = (vec![0.0; n * d], vec![0.0; n]);
+                forward(&x, &gain, 1e-5, &mut y, &mut inverse);
+                let (mut dx, mut dgain) = (vec![0.0; n * d], vec![0.0; d]);
+                backward(&x, &gain, &inverse, &dy, &mut dx, Some(&mut dgain));
+                [y, dx, dgain]
+            })
+        };
+        let one = run(1);
+        assert!(one == run(2) && one == run(3));
+    }
+}

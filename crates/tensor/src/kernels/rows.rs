@@ -12,7 +12,11 @@ pub trait RowSource<T: Real>: Sync {
     /// Number of columns.
     fn cols(&self) -> usize;
 
-    /// Rows of the range, row-major: borrowed where they are stored in this type, else widened into `scratch`.
+    /// Whether [`RowSource::read`] lends the rows as they lie, without work or memory.
+    fn lends(&self) -> bool;
+
+    /// Rows of the range, row-major: borrowed where they are stored in this type, else widened into `scratch`, which
+    /// grows as needed and can be used again.
     fn read<'a>(&'a self, range: Range<usize>, scratch: &'a mut Vec<T>) -> &'a [T];
 }
 
@@ -32,6 +36,10 @@ impl<T: Real> RowSource<T> for SliceRows<'_, T> {
 
     fn cols(&self) -> usize {
         self.cols
+    }
+
+    fn lends(&self) -> bool {
+        true
     }
 
     fn read<'a>(&'a self, range: Range<usize>, _scratch: &'a mut Vec<T>) -> &'a [T] {

@@ -78,9 +78,9 @@ impl Layout {
 }
 
 #[derive(Debug)]
-struct Attention {
-    heads: Heads,
-    layout: Layout,
+pub(super) struct Attention {
+    pub(super) heads: Heads,
+    pub(super) layout: Layout,
 }
 
 /// Causal attention within each document of each row.
@@ -101,14 +101,14 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, layout:
 /// `q: [time, heads · head_dim]`, `keys` and `values`: row-major `[past + time, kv_heads · head_dim]`,
 /// `starts: time` -> `[time, heads · head_dim]`.
 #[must_use]
-pub fn attend(q: Tensor<2>, keys: &[f32], cached: &[f32], starts: &[u32], heads: Heads) -> Tensor<2> {
+pub fn attend(q: Tensor<2>, keys: &[f32], values: &[f32], starts: &[u32], heads: Heads) -> Tensor<2> {
     let device = q.device();
     let [time, width] = q.dims();
     let past = keys.len() / (heads.kv_heads * heads.head_dim) - time;
     let q = crate::to_rows(q);
     let (mut out, mut lse) = (vec![0.0; time * width], vec![0.0; time * heads.heads]);
     let shape = heads.shape(1, time, past);
-    kernel::forward::<f32>(&shape, heads.scale(), &q, keys, cached, starts, &mut out, &mut lse);
+    kernel::forward::<f32>(&shape, heads.scale(), &q, keys, values, starts, &mut out, &mut lse);
     from_rows(out, [time, width], &device)
 }
 
@@ -134,8 +134,13 @@ impl Attention {
         (tensor(out, &[n, width]), tensor(lse, &[n, self.heads.heads]))
     }
 
-    fn differentiate<T: Real>(&self, grad: &FlexTensor, saved: &[FlexTensor]) -> Vec<Option<FlexTensor>> {
-        let [q, k, v, out, lse] = saved else { return vec![None; 3] };
+    fn differentiate<T: Real>(
+        &self,
+        grad: &FlexTensor,
+        saved: &[FlexTensor],
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let [q, k, v, out, lse] = saved else { unreachable!("the forward saves five tensors") };
         let n = self.layout.batch * self.layout.time;
         let width = self.heads.heads * self.heads.head_dim;
         let kv_width = self.heads.kv_heads * self.heads.head_dim;
@@ -155,10 +160,11 @@ impl Attention {
             &mut dk,
             &mut dv,
         );
+        // One pass over the tiles makes all three; it would hardly be shorter with fewer.
         vec![
-            Some(tensor(dq, &[n, width])),
-            Some(tensor(dk, &[n, kv_width])),
-            Some(tensor(dv, &[n, kv_width])),
+            wanted[0].then(|| tensor(dq, &[n, width])),
+            wanted[1].then(|| tensor(dk, &[n, kv_width])),
+            wanted[2].then(|| tensor(dv, &[n, kv_width])),
         ]
     }
 }
@@ -170,12 +176,7 @@ impl Fused for Attention {
         (out, saved)
     }
 
-    fn backward(
-        &self,
-        grad: FlexTensor,
-        saved: Vec<FlexTensor>,
-        _wanted: &[bool],
-    ) -> Vec<Option<FlexTensor>> {
-        with_float!(grad, T => self.differentiate::<T>(&grad, &saved))
+    fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+        with_float!(grad, T => self.differentiate::<T>(&grad, &saved, wanted))
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::{Real, product};
 use crate::{is_cpu, with_float};
 
 #[derive(Debug)]
-struct Dense;
+pub(super) struct Dense;
 
 /// A linear layer whose weight is trained.
 ///

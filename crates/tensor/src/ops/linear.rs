@@ -13,9 +13,9 @@ use crate::{Matrix, is_cpu, with_float};
 use super::composed;
 
 #[derive(Debug)]
-struct Linear {
-    weight: Matrix,
-    bias: Option<Matrix>,
+pub(super) struct Linear {
+    pub(super) weight: Matrix,
+    pub(super) bias: Option<Matrix>,
 }
 
 /// A frozen linear layer with an optional low-rank path; the scale is already folded into `left`.

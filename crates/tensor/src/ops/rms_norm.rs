@@ -12,8 +12,8 @@ use crate::{is_cpu, with_float};
 use super::composed;
 
 #[derive(Debug)]
-struct RmsNorm {
-    epsilon: f64,
+pub(super) struct RmsNorm {
+    pub(super) epsilon: f64,
 }
 
 /// Root-mean-square normalisation of each row.

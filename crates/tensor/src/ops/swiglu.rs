@@ -12,7 +12,7 @@ use crate::{is_cpu, with_float};
 use super::composed;
 
 #[derive(Debug)]
-struct SwiGlu;
+pub(super) struct SwiGlu;
 
 /// The gated activation of the Llama family.
 ///
@@ -33,11 +33,15 @@ fn run<T: Real>(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     tensor(y, &[n, f])
 }
 
-fn differentiate<T: Real>(grad: &FlexTensor, saved: &[FlexTensor]) -> Vec<Option<FlexTensor>> {
+fn differentiate<T: Real>(
+    grad: &FlexTensor,
+    saved: &[FlexTensor],
+    wanted: &[bool],
+) -> Vec<Option<FlexTensor>> {
     let (n, f) = (grad.layout().shape()[0], grad.layout().shape()[1]);
     let (mut dgate, mut dup) = (zeros(n * f), zeros(n * f));
     kernel::backward(values::<T>(&saved[0]), values(&saved[1]), values(grad), &mut dgate, &mut dup);
-    vec![Some(tensor(dgate, &[n, f])), Some(tensor(dup, &[n, f]))]
+    vec![wanted[0].then(|| tensor(dgate, &[n, f])), wanted[1].then(|| tensor(dup, &[n, f]))]
 }
 
 impl Fused for SwiGlu {
@@ -46,12 +50,7 @@ impl Fused for SwiGlu {
         (output, if keep { inputs.to_vec() } else { Vec::new() })
     }
 
-    fn backward(
-        &self,
-        grad: FlexTensor,
-        saved: Vec<FlexTensor>,
-        _wanted: &[bool],
-    ) -> Vec<Option<FlexTensor>> {
-        with_float!(grad, T => differentiate::<T>(&grad, &saved))
+    fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+        with_float!(grad, T => differentiate::<T>(&grad, &saved, wanted))
     }
 }

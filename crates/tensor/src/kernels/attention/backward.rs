@@ -65,15 +65,14 @@ pub fn backward<T: Real>(
             .run(T::from_f64(scale))
         })
         .collect();
-    let head_of = |task: usize| (task / kv_heads, task % kv_heads);
     dq.par_chunks_mut(width)
         .zip(dk.par_chunks_mut(kv_width))
         .zip(dv.par_chunks_mut(kv_width))
         .enumerate()
         .for_each(|(row, ((dq, dk), dv))| {
             let (batch, token) = (row / time, row % time);
-            for (task, gradients) in tasks.iter().enumerate().skip(batch * kv_heads).take(kv_heads) {
-                let (_, kv_head) = head_of(task);
+            let tasks = &tasks[batch * kv_heads..(batch + 1) * kv_heads];
+            for (kv_head, gradients) in tasks.iter().enumerate() {
                 let (span, kv_span) = (group * d, kv_head * d..(kv_head + 1) * d);
                 dq[kv_head * span..(kv_head + 1) * span]
                     .copy_from_slice(&gradients.dq[token * span..][..span]);
