@@ -44,7 +44,9 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
     // A resumed run may have written its adapter before it was stopped; that it is its own is checked with the run's identity.
     let replace = options.overwrite || options.resume;
-    if options.out.is_some() || out.exists() {
+    // The run folder is made with the run.
+    let in_new_run = out.parent() == Some(run.as_path()) && !run.exists();
+    if !in_new_run {
         output::admit(&out, replace, Writes::Folder(&STARTED_FILES))?;
     }
     let begun = progress.now();

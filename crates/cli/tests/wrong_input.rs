@@ -143,7 +143,7 @@ fn outputs_that_exist_are_kept() {
     folder.refuse(&["init", "--out", "a", "--base-out", "adapter"], 2, &["adapter", "exists"]);
     assert!(!folder.path().join("run").exists(), "nothing was started");
     assert_eq!(std::fs::read_to_string(mine).unwrap(), "precious");
-    folder.succeed(&tune(&["--out", "a", "--run", "r", "--init", "kaiming"]));
+    folder.succeed(&tune(&["--out", "r/mine", "--run", "r", "--init", "kaiming"]));
     folder.refuse(&tune(&["--out", "b", "--run", "r"]), 2, &["--resume"]);
     folder.file("rows.json", "[[5, 6]]");
     let logits = ["eval", "--tokens", "rows.json", "--dump-logits", "data.jsonl"];

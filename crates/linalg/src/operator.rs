@@ -69,7 +69,7 @@ impl<'a> OuterProducts<'a> {
     /// The sum itself, `[out, in]`.
     #[must_use]
     pub fn form(&self) -> Mat<f32> {
-        self.sum(self.out, self.inp, |sum, delta, inputs| add_over_tokens(sum, delta, inputs))
+        self.sum(self.out, self.inp, add_over_tokens)
     }
 
     /// Whether forming the sum and multiplying that with `k` columns `products` times costs fewer operations than that

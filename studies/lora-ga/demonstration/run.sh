@@ -16,7 +16,7 @@ run() {
     [[ -s "$out.json" ]] && return
     rm -rf "$out"
     "$LOWRANK_BIN" --quiet --json --threads 1 tune --data "$TEXT" --init "$2" --rate "$3" --seed "$4" --steps 80 \
-        --run "$out" --out "$out/adapter" > "$out.tmp"
+        --run "$out" --out "$out/adapter" > "$out.tmp" || return 255 # which ends xargs
     number() { sed -n "s/.*\"$1\": \([0-9.e-]*\).*/\1/p" "$out.tmp" | head -1; }
     printf '{"init": "%s", "rate": %s, "seed": %s, "held_out_before": %s, "held_out_after": %s}' \
         "$2" "$3" "$4" "$(number held_out_before)" "$(number held_out_after)" > "$out.row" && mv "$out.row" "$out.json"
