@@ -34,6 +34,9 @@ fn names() {
     folder.refuse(&tune(&["--init-option", "gama=3"]), 2, &["gama", "gamma"]);
     folder.refuse(&tune(&["--targets", "q_prj"]), 2, &["q_prj", "did you mean \"q_proj\""]);
     folder.refuse(&tune(&["--form", "loar"]), 2, &["loar", "lora"]);
+    // Judged before anything is computed, and by a dry run too.
+    let exact = ["--init-option", "svd=exact", "--calibration-batch", "1", "--dry-run"];
+    folder.refuse(&[&tune(&["--packing", "false"])[..], &exact].concat(), 2, &["svd = exact", "svd = fast"]);
     folder.refuse(&tune(&["--optimiser", "adam"]), 2, &["adamw"]);
     folder.refuse(
         &tune(&["--optimiser-option", "momentum=0.9"]),

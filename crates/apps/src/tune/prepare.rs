@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lowrank_adapt::{Form, Offset, Weight};
 use lowrank_attach::{
-    Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, attach_stored, collect,
+    Attached, Calibration, Gradients, Plan, Targets as Chosen, admits_passes, attach, attach_stored, collect,
 };
 use lowrank_eval::layout;
 use lowrank_init::{Initialiser, Leading};
@@ -96,18 +96,24 @@ impl Prepared {
         let recompute =
             if options.recompute == RecomputeChoice::Blocks { Recompute::Blocks } else { Recompute::Nothing };
         let prepared = Prepared { model, data, plan, batching, recompute, originals: Vec::new() };
-        prepared.admit(&options.init, &options.init_options())?;
+        prepared.admit(options, &options.init, &options.init_options())?;
         settings::of(&prepared, options, options.own_rate())?;
         for (name, rate) in options.compared()? {
-            prepared.admit(name, &BTreeMap::new())?;
+            prepared.admit(options, name, &BTreeMap::new())?;
             settings::of(&prepared, options, rate)?;
         }
         Ok(prepared)
     }
 
     /// Refuses a start that one of the layers cannot have, before anything is computed.
-    fn admit(&self, name: &str, choices: &BTreeMap<String, String>) -> Result<(), AppError> {
+    fn admit(&self, options: &Tune, name: &str, choices: &BTreeMap<String, String>) -> Result<(), AppError> {
         let initialiser = initialiser(name, choices)?;
+        if initialiser.needs().contains(&Need::Gradient) {
+            let batches = self.calibration(options, Seed(options.seed))?.len();
+            for site in &self.plan.sites {
+                admits_passes(&initialiser.leading(site.rank), batches).input(&site.name)?;
+            }
+        }
         for site in &self.plan.sites {
             let [out, inp] = site.shape;
             let shape = lowrank_init::Site { out, inp, scale: site.scale };
