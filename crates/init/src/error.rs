@@ -149,6 +149,94 @@ pub enum InitError {
         /// What failed.
         source: LinalgError,
     },
+    /// Inputs of another width than the site's.
+    #[error(
+        "{method}: the inputs are {width} wide, the site [{out}, {inp}] takes {inp}; they were collected at another site"
+    )]
+    Width {
+        /// The method.
+        method: &'static str,
+        /// The width of the inputs collected.
+        width: usize,
+        /// Rows of the weight.
+        out: usize,
+        /// Columns of the weight.
+        inp: usize,
+    },
+    /// Another statistic of the inputs than the method is made of.
+    #[error(
+        "{method} needs {want} of this site's inputs, and {have} were collected; collect what `Initialiser::inputs` asks for"
+    )]
+    Statistic {
+        /// The method.
+        method: &'static str,
+        /// What it needs.
+        want: &'static str,
+        /// What there is.
+        have: &'static str,
+    },
+    /// Inputs that span fewer directions than the start takes.
+    #[error(
+        "{method}: {rows} inputs of this site span {have} directions, a start of rank {rank} takes {rank}; show it more          tokens, lower the rank, or exclude this site"
+    )]
+    FewDirections {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+        /// Directions there are.
+        have: usize,
+        /// Tokens seen.
+        rows: u64,
+    },
+    /// Factors of another map of the gradient than the method decomposes.
+    #[error(
+        "{method} takes factors of {want}, and those of {have} were collected; collect what `Initialiser::leading` asks for"
+    )]
+    OtherMap {
+        /// The method.
+        method: &'static str,
+        /// The map that it decomposes.
+        want: &'static str,
+        /// The map whose factors there are.
+        have: &'static str,
+    },
+    /// A start in units of the first step's learning rate, which was not given.
+    #[error("{method} needs the learning rate of the first optimiser step; give it, or a number as its rate")]
+    NoRate {
+        /// The method.
+        method: &'static str,
+    },
+    /// A learning rate that no step has.
+    #[error("{method}: a learning rate of {rate} for the first step gives no start; give a positive number")]
+    Rate {
+        /// The method.
+        method: &'static str,
+        /// The rate given.
+        rate: f64,
+    },
+    /// Ranks asked of a method that does not tell which directions are worth more.
+    #[error("{method} has no explained-variance ratios; ranks cannot be redistributed by it")]
+    NoRatios {
+        /// The method.
+        method: &'static str,
+    },
+    /// Ratios by which no ranks can be given out.
+    #[error("redistribution of ranks: the explained-variance ratios of group {group} {problem}")]
+    Ratios {
+        /// Which group.
+        group: usize,
+        /// What is wrong with them.
+        problem: &'static str,
+    },
+    /// A second moment of the inputs that stays singular however much is added to its diagonal.
+    #[error(
+        "{method}: the second moment of this site's inputs is zero or not well conditioned with any damping; check that the          layer is reached and its inputs are not all zero, or exclude this site"
+    )]
+    IllConditioned {
+        /// The method.
+        method: &'static str,
+    },
     /// No initialiser of this name.
     #[error("no initialiser is called {name}; {hint}")]
     UnknownMethod {

@@ -4,7 +4,7 @@ use faer::MatRef;
 use lowrank_linalg::{LowRank, Svd};
 use lowrank_record::Need;
 
-use crate::InitError;
+use crate::{GradientMap, InitError, Inputs};
 
 /// The problem: where a change is wanted, and how large `1` will be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,8 +54,10 @@ pub enum Gradient<'a> {
     Factors {
         /// Leading triplets, descending.
         leading: Svd,
-        /// `‖G‖²_F` where it is known (or estimated): only reports depend on it.
+        /// `‖G‖²_F` where it is known (or estimated), of the map: only reports depend on it.
         energy: Option<f64>,
+        /// Of what they are the triplets.
+        of: GradientMap,
     },
 }
 
@@ -65,13 +67,15 @@ pub struct Evidence<'a> {
     site: Site,
     weight: Option<MatRef<'a, f32>>,
     gradient: Option<Gradient<'a>>,
+    inputs: Option<Inputs<'a>>,
+    rate: Option<f64>,
 }
 
 impl<'a> Evidence<'a> {
     /// The site alone: enough for starts that look at nothing.
     #[must_use]
     pub fn of(site: Site) -> Self {
-        Evidence { site, weight: None, gradient: None }
+        Evidence { site, weight: None, gradient: None, inputs: None, rate: None }
     }
 
     /// Adds the weight `[out, in]`, in any memory order.
@@ -85,6 +89,20 @@ impl<'a> Evidence<'a> {
     #[must_use]
     pub fn with_gradient(mut self, gradient: Gradient<'a>) -> Self {
         self.gradient = Some(gradient);
+        self
+    }
+
+    /// Adds statistics of the layer's inputs.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: Inputs<'a>) -> Self {
+        self.inputs = Some(inputs);
+        self
+    }
+
+    /// Adds the learning rate of the first optimiser step, warm-up included.
+    #[must_use]
+    pub fn with_rate(mut self, rate: f64) -> Self {
+        self.rate = Some(rate);
         self
     }
 
@@ -105,11 +123,20 @@ impl<'a> Evidence<'a> {
         Ok(weight)
     }
 
-    /// The loss gradient.
+    /// The loss gradient, all of it or factors of itself.
     ///
     /// # Errors
-    /// [`InitError::Missing`], [`InitError::Shape`].
+    /// As [`Evidence::gradient_of`].
     pub fn gradient(&self, method: &'static str) -> Result<&Gradient<'a>, InitError> {
+        self.gradient_of(method, GradientMap::Itself)
+    }
+
+    /// The loss gradient, of which the method decomposes this map: all of it (the method applies the map), or factors of
+    /// the map.
+    ///
+    /// # Errors
+    /// [`InitError::Missing`], [`InitError::Shape`], [`InitError::OtherMap`].
+    pub fn gradient_of(&self, method: &'static str, map: GradientMap) -> Result<&Gradient<'a>, InitError> {
         let need = Need::Gradient;
         let gradient = self.gradient.as_ref().ok_or(InitError::Missing { method, need })?;
         let shape = match gradient {
@@ -117,7 +144,31 @@ impl<'a> Evidence<'a> {
             Gradient::Factors { leading, .. } => (leading.left.nrows(), leading.right.ncols()),
         };
         self.fits(method, need, shape)?;
-        Ok(gradient)
+        match gradient {
+            Gradient::Factors { of, .. } if *of != map => {
+                Err(InitError::OtherMap { method, want: map.describe(), have: of.describe() })
+            }
+            _ => Ok(gradient),
+        }
+    }
+
+    /// Statistics of the layer's inputs.
+    ///
+    /// # Errors
+    /// [`InitError::Missing`], [`InitError::Width`].
+    pub fn inputs(&self, method: &'static str) -> Result<Inputs<'a>, InitError> {
+        let inputs = self.inputs.ok_or(InitError::Missing { method, need: Need::Inputs })?;
+        let (Site { out, inp, .. }, width) = (self.site, inputs.width());
+        if width == inp { Ok(inputs) } else { Err(InitError::Width { method, width, out, inp }) }
+    }
+
+    /// The learning rate of the first optimiser step.
+    ///
+    /// # Errors
+    /// [`InitError::NoRate`], [`InitError::Rate`].
+    pub fn rate(&self, method: &'static str) -> Result<f64, InitError> {
+        let rate = self.rate.ok_or(InitError::NoRate { method })?;
+        if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err(InitError::Rate { method, rate }) }
     }
 
     fn fits(&self, method: &'static str, need: Need, (rows, cols): (usize, usize)) -> Result<(), InitError> {

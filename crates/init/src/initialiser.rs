@@ -1,10 +1,10 @@
 //! The trait, and what it gives.
 
 use faer::{Mat, MatRef};
-use lowrank_linalg::{LowRank, Sketch, energy, multiply};
-use lowrank_record::{Card, Need, Report, Seed};
+use lowrank_linalg::{LowRank, Sketch, energy, finite, multiply};
+use lowrank_record::{Card, Need, Promise, Report, Seed};
 
-use crate::{Evidence, Exactness, InitError, Leading, Options, Site};
+use crate::{Evidence, Exactness, GradientMap, InitError, InputsWanted, Leading, Options, Site};
 
 /// Chooses where an adapter starts: a pure function of evidence, rank and seed.
 pub trait Initialiser: Send + Sync {
@@ -33,7 +33,33 @@ pub trait Initialiser: Send + Sync {
     /// How many triplets of its gradient it takes at this rank, and how they are found. Only asked of a method that needs
     /// the gradient.
     fn leading(&self, rank: usize) -> Leading {
-        Leading { count: rank, exactness: Exactness::Fast, sketch: Sketch::for_rank(rank) }
+        let sketch = Sketch::for_rank(rank);
+        Leading { count: rank, exactness: Exactness::Fast, sketch, of: GradientMap::Itself }
+    }
+
+    /// What it promises about the function at step 0, with the choices made: a choice may promise more or less than the card.
+    fn promise(&self) -> Promise {
+        self.card().promise
+    }
+
+    /// What it asks of the layer's inputs at this rank. Only asked of a method that needs them.
+    fn inputs(&self, _rank: usize) -> InputsWanted {
+        InputsWanted::moments()
+    }
+
+    /// How many times its planned rank a site may get when ranks are given out anew by [`crate::redistribute`]: ρ, or `None`
+    /// for a method that leaves ranks as they are.
+    fn redistributes(&self) -> Option<f64> {
+        None
+    }
+
+    /// The leading explained-variance ratios of this site, descending, at most so many and only of directions that were seen:
+    /// what [`crate::redistribute`] goes by.
+    ///
+    /// # Errors
+    /// [`InitError::NoRatios`] for a method that leaves ranks as they are; what is missing or cannot be decomposed.
+    fn ratios(&self, _seen: &Evidence<'_>, _most: usize, _seed: Seed) -> Result<Vec<f64>, InitError> {
+        Err(InitError::NoRatios { method: self.card().name })
     }
 
     /// The choices in force, as `(name, value)` that [`crate::by_name`] reads back: for recipes and adapter files.
@@ -97,6 +123,27 @@ impl Start {
             return Err(InitError::Vanishes { method });
         }
         Ok(Start { delta, core: None, base, report })
+    }
+
+    /// A start with two bases and the core between them, which is what trains: refused where it would train to nothing or to
+    /// NaN. A core of zero is a start: its gradient `scale·leftᵀ·G·rightᵀ` is not.
+    ///
+    /// # Errors
+    /// [`InitError::Overflow`] for a factor or core that is not finite, [`InitError::Vanishes`] where a basis is zero.
+    pub fn checked_with_core(
+        method: &'static str,
+        delta: LowRank,
+        core: Mat<f32>,
+        base: Base,
+        report: Report,
+    ) -> Result<Start, InitError> {
+        if !delta.is_finite() || finite(core.as_ref()).is_err() {
+            return Err(InitError::Overflow { method });
+        }
+        if energy(delta.left.as_ref()) == 0.0 || energy(delta.right.as_ref()) == 0.0 {
+            return Err(InitError::Vanishes { method });
+        }
+        Ok(Start { delta, core: Some(core), base, report })
     }
 
     /// The base weight beside which this start is added: W, or `W − scale·change` computed in f32 from the factors as

@@ -22,18 +22,24 @@
 
 mod error;
 mod evidence;
+mod gradient_map;
 mod initialiser;
+mod inputs;
 mod leading;
 mod magnitude;
 pub mod methods;
 mod options;
+mod redistribute;
 
 pub use error::InitError;
 pub use evidence::{Evidence, Gradient, Site};
+pub use gradient_map::GradientMap;
 pub use initialiser::{Base, Initialiser, Start};
+pub use inputs::{CollectedInputs, Inputs, InputsCollector, InputsWanted, Statistic, Stop};
 pub use leading::{Exactness, Leading};
 pub use magnitude::Magnitude;
 pub use options::{Named, Options};
+pub use redistribute::{Place, alpha_after, most_rank, redistribute};
 
 /// Every initialiser with its defaults, in the order in which they are listed.
 pub const ALL: &[&dyn Initialiser] = &[

@@ -4,7 +4,7 @@
 use lowrank_linalg::Sketch;
 use lowrank_record::{Need, Seed};
 
-use crate::{Evidence, Exactness, InitError, Leading, Named};
+use crate::{Evidence, Exactness, GradientMap, InitError, Leading, Named};
 
 /// The rule for c.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(crate) fn weight_values(
 ) -> Result<Vec<f64>, InitError> {
     // Only a few values to a few digits are wanted here.
     let sketch = Sketch { oversampling: count.max(8), power: 4 };
-    let leading = Leading { count, exactness: Exactness::Auto, sketch };
+    let leading = Leading { count, exactness: Exactness::Auto, sketch, of: GradientMap::Itself };
     let found = leading.of(seen.weight(method)?, seed.at("start", "weight"));
     Ok(found.map_err(InitError::linalg(method))?.svd.values)
 }

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use faer::Mat;
-use lowrank_init::{ALL, Base, Evidence, Gradient, InitError, Initialiser, Site, Start, by_name};
+use lowrank_init::{
+    ALL, Base, Evidence, Gradient, GradientMap, InitError, Initialiser, Site, Start, by_name,
+};
 use lowrank_linalg::{energy, multiply, svd_in_f64};
 use lowrank_record::{Need, Promise, Seed, scale};
 
@@ -99,6 +101,7 @@ impl World {
             Some(count) => Gradient::Factors {
                 leading: svd_in_f64(self.gradient.as_ref()).unwrap().head(count),
                 energy: None,
+                of: GradientMap::Itself,
             },
         }
     }

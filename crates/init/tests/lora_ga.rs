@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy sees only the #[test] functions here as tests")]
 
 use faer::Mat;
-use lowrank_init::{Evidence, Gradient, InitError, Site, Start, by_name};
+use lowrank_init::{Evidence, Gradient, GradientMap, InitError, Site, Start, by_name};
 use lowrank_linalg::{
     LowRank, OuterProducts, Sketch, Svd, energy, multiply, narrow, orthonormal_basis, randomised_svd,
     svd_in_f64, widen,
@@ -346,17 +346,18 @@ fn a_gradient_that_was_never_formed_gives_the_same_start() {
     let site = Site { out: OUT, inp: INP, scale: eta() };
     let found = randomised_svd(&outer, 16, Sketch { oversampling: 16, power: 4 }, Seed(1)).unwrap();
     let energy_known = Some(energy(g.as_ref()));
-    let factors = Gradient::Factors { leading: found.svd.clone(), energy: energy_known };
+    let factors =
+        Gradient::Factors { leading: found.svd.clone(), energy: energy_known, of: GradientMap::Itself };
     let streamed = start_of("lora-ga", &Evidence::of(site).with_gradient(factors), &[]).unwrap();
     let whole = start(&g, &[("svd", "exact")]);
     let (a, b) = (stated(&streamed, COSINE), cosine(&first_step(&whole.delta, &g), &g));
     assert!((a - b).abs() < 2e-3, "{a} {b}");
     assert!((cosine(&first_step(&streamed.delta, &g), &g) - b).abs() < 2e-3);
     // Without the energy the cosine is not claimed; too few triplets are refused with numbers.
-    let unknown = Gradient::Factors { leading: found.svd.clone(), energy: None };
+    let unknown = Gradient::Factors { leading: found.svd.clone(), energy: None, of: GradientMap::Itself };
     let start = start_of("lora-ga", &Evidence::of(site).with_gradient(unknown), &[]).unwrap();
     assert!(start.report.get(COSINE).is_none() && start.delta == streamed.delta);
-    let short = Gradient::Factors { leading: found.svd.head(15), energy: None };
+    let short = Gradient::Factors { leading: found.svd.head(15), energy: None, of: GradientMap::Itself };
     let refused = start_of("lora-ga", &Evidence::of(site).with_gradient(short), &[]).unwrap_err();
     assert_eq!(refused, InitError::TooFewTriplets { method: "lora-ga", rank: 8, have: 15, want: 16 });
 }

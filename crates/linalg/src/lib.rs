@@ -10,9 +10,12 @@
 //! Repeatability: every result is a function of its arguments alone. Decompositions run sequentially, products are cut
 //! into blocks whose size depends on the shapes only ([`multiply`]), so the number of threads changes no bit.
 
+mod components;
 mod error;
+mod incremental_svd;
 mod iteration;
 mod low_rank;
+mod moments;
 mod operator;
 mod product;
 mod qr;
@@ -22,9 +25,12 @@ mod spectrum;
 mod subspace;
 mod svd;
 
+pub use components::Components;
 pub use error::LinalgError;
+pub use incremental_svd::IncrementalSvd;
 pub use iteration::{Side, SubspaceIteration};
 pub use low_rank::LowRank;
+pub use moments::Moments;
 pub use operator::{Operator, OuterProducts};
 pub use product::{energy, finite, from_rows, multiply, narrow, to_rows, widen};
 pub use qr::{Qr, orthonormal_basis, qr};

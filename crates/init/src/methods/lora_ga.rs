@@ -27,8 +27,8 @@ use self::card::CARD;
 use crate::leading::directions;
 use crate::magnitude::weight_values;
 use crate::{
-    Base, Evidence, Exactness, Gradient, InitError, Initialiser, Leading, Magnitude, Named, Options, Site,
-    Start,
+    Base, Evidence, Exactness, Gradient, GradientMap, InitError, Initialiser, Leading, Magnitude, Named,
+    Options, Site, Start,
 };
 
 /// Directions of the gradient.
@@ -76,7 +76,7 @@ impl LoraGa {
                 let found = found.map_err(InitError::linalg(CARD.name))?;
                 Ok((found.svd, Some(found.energy)))
             }
-            Gradient::Factors { leading, energy } => {
+            Gradient::Factors { leading, energy, .. } => {
                 let have = leading.rank();
                 if have < want {
                     return Err(InitError::TooFewTriplets { method: CARD.name, rank, have, want });
@@ -154,7 +154,7 @@ impl Initialiser for LoraGa {
         let power = if self.variant == Variant::PeftCompat { 4 } else { 2 };
         // One set of directions a factor, and as many columns again: q = 4r, as the authors and PEFT.
         let sketch = Sketch { oversampling: 2 * rank, power };
-        Leading { count: 2 * rank, exactness: self.svd, sketch }
+        Leading { count: 2 * rank, exactness: self.svd, sketch, of: GradientMap::Itself }
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {

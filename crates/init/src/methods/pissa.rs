@@ -12,7 +12,7 @@ use lowrank_linalg::Sketch;
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
 use crate::leading::directions;
-use crate::{Base, Evidence, Exactness, InitError, Initialiser, Leading, Named, Options, Start};
+use crate::{Base, Evidence, Exactness, GradientMap, InitError, Initialiser, Leading, Named, Options, Start};
 
 /// The principal part of the weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Initialiser for Pissa {
         self.admits(site, rank)?;
         let weight = seen.weight(CARD.name)?;
         let sketch = Sketch { oversampling: (rank / 2).max(8), power: self.power };
-        let leading = Leading { count: rank, exactness: self.svd, sketch };
+        let leading = Leading { count: rank, exactness: self.svd, sketch, of: GradientMap::Itself };
         let found = leading.of(weight, seed.at("start", "weight")).map_err(InitError::linalg(CARD.name))?;
         if found.svd.values[0] <= 0.0 {
             return Err(InitError::ZeroWeight { method: CARD.name });
