@@ -1,4 +1,5 @@
-//! Choices that several commands offer: how weights are held, how prompts are written, which tokens count.
+//! Choices that several commands offer: how weights are held, how prompts are written, which tokens count, how a start is
+//! taken back, how the rate runs, what is computed again.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,38 @@ pub enum LossOn {
     Last,
     /// Every token.
     All,
+}
+
+/// How a start is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OffsetChoice {
+    /// Beside the weight.
+    Shadow,
+    /// Inside the weight.
+    Base,
+}
+
+/// How the rate runs over the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleChoice {
+    /// Level after the warm-up.
+    Constant,
+    /// Straight to zero.
+    Linear,
+    /// Half a cosine to zero.
+    Cosine,
+}
+
+/// What the backward pass computes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecomputeChoice {
+    /// Nothing.
+    Nothing,
+    /// Each block.
+    Blocks,
 }
 
 impl Widen {

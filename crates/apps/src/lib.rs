@@ -4,6 +4,7 @@
 //! [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`] and
 //! [`mod@reference`] print the cards.
 
+mod adaptation;
 pub mod catalogue;
 mod choices;
 mod data;
@@ -29,6 +30,7 @@ mod verify;
 mod vocabulary;
 mod watch;
 
+pub use adaptation::{DryRun, RunSummary, SiteChange};
 pub use error::AppError;
 pub use lowrank_tensor::keep_memory;
 pub use model::Model;

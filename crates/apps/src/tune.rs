@@ -1,14 +1,8 @@
 //! `lowrank tune` and `lowrank init`: choose where an adapter starts, train it, hand it over as a PEFT folder.
 
-mod handover;
-mod memory;
 mod options;
 mod outcome;
-mod prepare;
 mod report;
-mod session;
-mod settings;
-mod stored_start;
 
 use std::path::{Path, PathBuf};
 
@@ -16,15 +10,14 @@ use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
 
 use options::DEMONSTRATION_RATE;
-pub use options::{OffsetChoice, RecomputeChoice, ScheduleChoice, Tune};
-pub use outcome::{DryRun, Initialised, RunSummary, Tuned};
+pub use options::Tune;
+pub use outcome::{Initialised, Tuned};
 
+use crate::adaptation::{DryRun, Folder, Kept, Prepared, RunSummary, Written};
 use crate::error::Because;
 use crate::model::{NO_TOKENIZER, directory_files, write_directory};
 use crate::output::{STARTED_FILES, Writes};
-use crate::{AppError, Progress, output};
-use prepare::Prepared;
-use stored_start::Kept;
+use crate::{AppError, Progress, adaptation, output};
 
 const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of full fine-tuning's. With a rate tuned for \
                                   each start the plain one catches up: studies/lora-ga/demonstration/NOTE.md";
@@ -50,14 +43,17 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         output::admit(&out, replace, Writes::Folder(&STARTED_FILES))?;
     }
     let begun = progress.now();
-    let mut prepared = Prepared::open(&options, progress)?;
-    prepared.describe(&options, progress);
+    let (ground, methods) = (options.adaptation(), options.methods()?);
+    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    prepared.describe(&ground, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
-    if options.resume {
-        let identity = settings::identity(&prepared, &options, &options.init, &options.init_options())?;
-        stored_start::check(Kept { path: &run.join(stored_start::FILE), identity: &identity })?;
+    if options.resume
+        && let Some(own) = methods.first()
+    {
+        let identity = adaptation::identity(&prepared, &ground, own)?;
+        adaptation::check_start(Kept { path: &adaptation::start_path(&run), identity: &identity })?;
         if !options.overwrite {
-            handover::refuse_another(&out, &identity)?;
+            adaptation::refuse_another(&out, &identity)?;
         }
     }
     let recipe = crate::options::print(&options)?;
@@ -65,13 +61,12 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         write(&run.join("recipe.toml"), &recipe)?;
     }
     let mut summaries = Vec::new();
-    let starts = std::iter::once((options.init.as_str(), options.own_rate())).chain(options.compared()?);
-    for (index, (name, rate)) in starts.enumerate() {
-        let folder = if index == 0 { run.clone() } else { run.join(format!("compare-{index}-{name}")) };
-        let init_options = if index == 0 { options.init_options() } else { Default::default() };
+    for (index, method) in methods.iter().enumerate() {
+        let folder =
+            if index == 0 { run.clone() } else { run.join(format!("compare-{index}-{}", method.init)) };
         let begun = if index == 0 { begun } else { progress.now() };
-        let summary =
-            session::train(&mut prepared, &options, name, &init_options, rate, &folder, begun, progress)?;
+        let at = Folder { path: &folder, resume: options.resume, begun };
+        let summary = adaptation::train(&mut prepared, &ground, method, at, progress)?;
         if summary.stopped == Stopped::Interrupted {
             return Err(AppError::failed(format!(
                 "stopped at step {}; the same command with --resume --run {} goes on from there",
@@ -80,15 +75,9 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
             )));
         }
         if index == 0 {
-            let written = handover::write(
-                &mut prepared,
-                &options,
-                name,
-                &summary.started,
-                Some(summary.values_of),
-                &out,
-                progress,
-            )?;
+            let written = written(&options, &out, Some(summary.values_of));
+            let written =
+                adaptation::write(&mut prepared, &ground, method, &summary.started, written, progress)?;
             summaries.push(RunSummary { verified: Some(written), ..summary });
         } else {
             summaries.push(summary);
@@ -125,9 +114,13 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         output::admit(base, options.overwrite, Writes::Folder(&files))?;
     }
     let begun = progress.now();
-    let mut prepared = Prepared::open(options, progress)?;
-    prepared.describe(options, progress);
-    let started = prepared.start(options, &options.init, &options.init_options(), None, progress)?;
+    let (ground, methods) = (options.adaptation(), options.methods()?);
+    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    prepared.describe(&ground, progress);
+    let [method] = &methods[..] else {
+        return Err(AppError::usage("`init` starts one adapter"));
+    };
+    let started = prepared.start(&ground, method, None, progress)?;
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
         write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(options))?;
@@ -135,7 +128,8 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
             progress.say(NO_TOKENIZER);
         }
     }
-    let verified = handover::write(&mut prepared, options, &options.init, &started, None, &out, progress)?;
+    let written = written(options, &out, None);
+    let verified = adaptation::write(&mut prepared, &ground, method, &started, written, progress)?;
     if offset {
         progress.say(&on_changed_base(options, &out));
     }
@@ -173,9 +167,10 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = options.resolved();
-    let prepared = Prepared::open(&options, progress)?;
-    prepared.describe(&options, progress);
-    memory::predict(&prepared, &options, true, progress)
+    let (ground, methods) = (options.adaptation(), options.methods()?);
+    let prepared = Prepared::open(&ground, &methods, progress)?;
+    prepared.describe(&ground, progress);
+    adaptation::predict(&prepared, &ground, &methods, true, progress)
 }
 
 /// What [`init`] would start, as [`dry_run`].
@@ -183,9 +178,10 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
 /// # Errors
 /// As [`dry_run`].
 pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
-    let prepared = Prepared::open(options, progress)?;
-    prepared.describe(options, progress);
-    memory::predict(&prepared, options, false, progress)
+    let (ground, methods) = (options.adaptation(), options.methods()?);
+    let prepared = Prepared::open(&ground, &methods, progress)?;
+    prepared.describe(&ground, progress);
+    adaptation::predict(&prepared, &ground, &methods, false, progress)
 }
 
 /// The options as a recipe, checked against model and data as [`tune`] does, every default filled in.
@@ -194,7 +190,7 @@ pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRu
 /// As [`dry_run`].
 pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, AppError> {
     let options = options.resolved();
-    Prepared::open(&options, progress)?;
+    Prepared::open(&options.adaptation(), &options.methods()?, progress)?;
     crate::options::print(&options)
 }
 
@@ -221,6 +217,16 @@ fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
     last.filter(|folder| has_run(folder)).ok_or_else(|| {
         AppError::usage("--resume: there is no run here to go on with; give its folder as --run")
     })
+}
+
+fn written<'a>(options: &'a Tune, out: &'a Path, steps: Option<u64>) -> Written<'a> {
+    Written {
+        out,
+        existing: existing(options),
+        base: options.base_out.as_deref(),
+        recompress: options.recompress,
+        steps,
+    }
 }
 
 fn existing(options: &Tune) -> Existing {

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::AppError;
-use crate::choices::{FormatChoice, LossOn, Widen};
+use crate::adaptation::{Adaptation, Method};
+use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Widen};
 use crate::options::key_value;
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
@@ -192,38 +192,6 @@ pub struct Tune {
     pub compare: Vec<String>,
 }
 
-/// How a start is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OffsetChoice {
-    /// Beside the weight.
-    Shadow,
-    /// Inside the weight.
-    Base,
-}
-
-/// How the rate runs over the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScheduleChoice {
-    /// Level after the warm-up.
-    Constant,
-    /// Straight to zero.
-    Linear,
-    /// Half a cosine to zero.
-    Cosine,
-}
-
-/// What the backward pass computes again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecomputeChoice {
-    /// Nothing.
-    Nothing,
-    /// Each block.
-    Blocks,
-}
-
 /// Learning rate when none is given: the size that full fine-tuning of small decoders takes.
 const RATE: f64 = 5e-4;
 
@@ -260,11 +228,74 @@ impl Tune {
         self.rate.unwrap_or(RATE)
     }
 
+    /// What all starts share.
+    pub(crate) fn adaptation(&self) -> Adaptation {
+        let options = self.clone();
+        Adaptation {
+            model: options.model,
+            data: options.data,
+            held_out_data: options.held_out_data,
+            held_out: options.held_out,
+            limit: options.limit,
+            widen: options.widen,
+            rank: options.rank,
+            alpha: options.alpha,
+            rank_stabilised: options.rank_stabilised,
+            targets: options.targets,
+            exclude: options.exclude,
+            layers: options.layers,
+            rank_pattern: options.rank_pattern,
+            alpha_pattern: options.alpha_pattern,
+            offset: self.offset(),
+            calibration: options.calibration,
+            calibration_batch: options.calibration_batch,
+            calibration_tokens: options.calibration_tokens,
+            max_length: options.max_length,
+            packing: options.packing,
+            format: options.format,
+            loss_on: options.loss_on,
+            epochs: options.epochs,
+            steps: options.steps,
+            batch: options.batch,
+            accumulate: options.accumulate,
+            optimiser: options.optimiser,
+            optimiser_option: options.optimiser_option,
+            schedule: options.schedule,
+            warmup: options.warmup,
+            lora_plus: options.lora_plus,
+            weight_decay: options.weight_decay,
+            clip: options.clip,
+            recompute: options.recompute,
+            eval_every: options.eval_every,
+            eval_limit: options.eval_limit,
+            patience: options.patience,
+            checkpoint_every: options.checkpoint_every,
+            seed: options.seed,
+        }
+    }
+
+    /// The start itself, and those to compare it with, which have no choices of their own.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when what is behind an @ is no number.
+    pub(crate) fn methods(&self) -> Result<Vec<Method>, AppError> {
+        let method = |init: &str, init_options, rate| Method {
+            name: init.to_owned(),
+            init: init.to_owned(),
+            init_options,
+            form: self.form.clone(),
+            rate,
+        };
+        let own = method(&self.init, self.init_option.iter().cloned().collect(), self.own_rate());
+        let compared = self.compared()?.into_iter().map(|(init, rate)| method(init, BTreeMap::new(), rate));
+        Ok(std::iter::once(own).chain(compared).collect())
+    }
+
     /// The starts to compare with, each with its rate.
     ///
     /// # Errors
     /// [`AppError::Usage`] when what is behind the @ is no number.
-    pub fn compared(&self) -> Result<Vec<(&str, f64)>, AppError> {
+    fn compared(&self) -> Result<Vec<(&str, f64)>, AppError> {
         let one = |entry: &'_ String| -> Result<(usize, f64), AppError> {
             let Some(at) = entry.find('@') else { return Ok((entry.len(), self.own_rate())) };
             let rate = entry[at + 1..].parse().map_err(|_| {
@@ -275,15 +306,21 @@ impl Tune {
         self.compare.iter().map(|entry| one(entry).map(|(end, rate)| (&entry[..end], rate))).collect()
     }
 
-    /// Whether the start is taken back inside the base: as asked, and where the changed base is to be written.
-    #[must_use]
-    pub fn offset_in_base(&self) -> bool {
-        self.offset == OffsetChoice::Base || self.base_out.is_some()
+    /// How the start is taken back: inside the base where that was asked for, or where the changed base is to be written.
+    fn offset(&self) -> OffsetChoice {
+        if self.base_out.is_some() { OffsetChoice::Base } else { self.offset }
     }
+}
 
-    /// The choices of the start as a map.
-    #[must_use]
-    pub fn init_options(&self) -> BTreeMap<String, String> {
-        self.init_option.iter().cloned().collect()
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn the_flags_have_the_defaults_that_every_command_shares() {
+        let matches = Tune::augment_args(Command::new("tune")).try_get_matches_from(["tune"]).unwrap();
+        assert_eq!(Tune::from_arg_matches(&matches).unwrap().adaptation(), Adaptation::default());
     }
 }

@@ -1,85 +1,11 @@
-//! What a run tells when it is over.
+//! What `tune` and `init` tell when they are over.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use lowrank_train::{Stopped, metrics::Line};
 use serde::Serialize;
 
-use super::prepare::Started;
-
-/// One start, trained.
-#[derive(Serialize)]
-pub struct RunSummary {
-    /// The start.
-    pub init: String,
-    /// Learning rate at the top of the schedule.
-    pub rate: f64,
-    /// Why it stopped.
-    #[serde(serialize_with = "stopped")]
-    pub stopped: Stopped,
-    /// Steps done.
-    pub steps: u64,
-    /// The step whose values the adapter has: the last, or with --patience that of the best evaluation.
-    pub values_of: u64,
-    /// Tokens of examples read.
-    pub tokens: u64,
-    /// Training loss of the first step, nats per token.
-    pub first_loss: Option<f64>,
-    /// Training loss of the last step.
-    pub last_loss: Option<f64>,
-    /// Held-out loss before the first step.
-    pub held_out_before: Option<f64>,
-    /// Held-out loss of the adapter's values.
-    pub held_out_after: Option<f64>,
-    /// Speed of the steps alone.
-    pub tokens_per_second: Option<f64>,
-    /// From the start of the command to the end of the first step.
-    pub seconds_to_first_step: Option<f64>,
-    /// From the start of the command to the beginning of the training.
-    pub seconds_to_start: f64,
-    /// Largest difference that the start alone makes to sample logits.
-    pub start_difference: f64,
-    /// Largest memory of the process while the evidence was collected.
-    pub evidence_peak_bytes: Option<u64>,
-    /// Largest memory of the process while training.
-    pub training_peak_bytes: Option<u64>,
-    /// Largest difference of logits between the trained and the re-read adapter.
-    pub verified: Option<f64>,
-    /// Losses and rates step by step.
-    #[serde(skip)]
-    pub curve: Vec<Line>,
-    /// Each step with the seconds of training up to its end.
-    #[serde(skip)]
-    pub times: Vec<(u64, f64)>,
-    /// What became of each layer.
-    pub changes: Vec<SiteChange>,
-    #[serde(skip)]
-    pub(crate) started: Started,
-}
-
-fn stopped<S: serde::Serializer>(stopped: &Stopped, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match stopped {
-        Stopped::Finished => "finished",
-        Stopped::Early => "early",
-        Stopped::Interrupted => "interrupted",
-    })
-}
-
-/// The change of one layer after training.
-#[derive(Debug, Clone, Serialize)]
-pub struct SiteChange {
-    /// The layer.
-    pub site: String,
-    /// Rank of its factors.
-    pub rank: usize,
-    /// Frobenius norm of the change.
-    pub norm: f64,
-    /// Largest singular value of the change.
-    pub largest: f64,
-    /// Effective rank of the change (exponential of the spectrum's entropy).
-    pub effective_rank: f64,
-}
+use crate::adaptation::{RunSummary, loss, mebibytes};
 
 /// What `lowrank tune` did.
 #[derive(Serialize)]
@@ -111,35 +37,6 @@ pub struct Initialised {
     pub verified: f64,
     /// Seconds in all.
     pub seconds: f64,
-}
-
-/// What `--dry-run` predicts.
-#[derive(Debug, Clone, Serialize)]
-pub struct DryRun {
-    /// Layers that would be adapted, with their ranks.
-    pub sites: Vec<(String, usize)>,
-    /// Trainable values.
-    pub parameters: usize,
-    /// Bytes of the model as it would be held.
-    pub model_bytes: usize,
-    /// Predicted largest memory of the process.
-    pub predicted_peak_bytes: usize,
-    /// Steps.
-    pub steps: u64,
-    /// Places for tokens in a step, on average, padding included.
-    pub tokens_per_step: usize,
-    /// Floating-point operations of a step.
-    pub flops_per_step: f64,
-    /// Predicted seconds of evidence, steps and evaluations, at the rate of a product measured just now.
-    pub predicted_seconds: f64,
-}
-
-pub(super) fn loss(loss: Option<f64>) -> String {
-    loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.3}"))
-}
-
-pub(super) fn mebibytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0))
 }
 
 impl fmt::Display for Tuned {
@@ -193,25 +90,5 @@ impl fmt::Display for Initialised {
         }
         writeln!(f, "adapter re-read from disk: logits differ by at most {:.1e}", self.verified)?;
         write!(f, "adapter: {} ({:.1} s)", self.adapter.display(), self.seconds)
-    }
-}
-
-impl fmt::Display for DryRun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<56} rank", "layer")?;
-        for (site, rank) in &self.sites {
-            writeln!(f, "{site:<56} {rank:>4}")?;
-        }
-        writeln!(f, "{} layers, {} trainable parameters", self.sites.len(), self.parameters)?;
-        writeln!(f, "model in memory   {:>9.1} MB", self.model_bytes as f64 / 1e6)?;
-        writeln!(f, "predicted peak    {:>9.1} MB", self.predicted_peak_bytes as f64 / 1e6)?;
-        writeln!(
-            f,
-            "steps             {:>9} of {} tokens, {:.1} GFLOP each",
-            self.steps,
-            self.tokens_per_step,
-            self.flops_per_step / 1e9
-        )?;
-        write!(f, "predicted time    {:>9.0} s", self.predicted_seconds)
     }
 }

@@ -1,8 +1,7 @@
 //! The page of a run.
 
 use super::Tune;
-use super::outcome::{RunSummary, loss, mebibytes};
-use super::prepare::Prepared;
+use crate::adaptation::{Prepared, RunSummary, loss, mebibytes};
 use crate::page::{Line, Page, Plot, Table};
 
 /// Steps over which the training loss is averaged for the eye.

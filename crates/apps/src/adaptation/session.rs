@@ -1,37 +1,46 @@
-//! One start, trained.
+//! One method, started and trained.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowrank_attach::Attached;
 use lowrank_train::{Group, Settings, metrics};
 
-use super::Tune;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started};
-use super::{settings, stored_start};
+use super::{Adaptation, Method, settings, stored_start};
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
 use crate::training::{self, Told};
 use crate::{AppError, Progress};
 
+/// Where a run lives, and when it began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Folder<'a> {
+    /// The run folder.
+    pub(crate) path: &'a Path,
+    /// Whether the run goes on with what the folder holds.
+    pub(crate) resume: bool,
+    /// The moment from which its seconds count.
+    pub(crate) begun: f64,
+}
+
 /// Starts and trains one adapter; it stays mounted.
-#[allow(clippy::too_many_arguments)] // What to start from, how to train it, and where to tell of it.
-pub(super) fn train(
+///
+/// # Errors
+/// [`AppError::Usage`] for what cannot be, [`AppError::Failed`] for what went wrong.
+pub(crate) fn train(
     prepared: &mut Prepared,
-    options: &Tune,
-    name: &str,
-    choices: &BTreeMap<String, String>,
-    rate: f64,
-    folder: &Path,
-    begun: f64,
+    options: &Adaptation,
+    method: &Method,
+    at: Folder<'_>,
     progress: &mut dyn Progress,
 ) -> Result<RunSummary, AppError> {
+    let Folder { path: folder, resume, begun } = at;
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
-    let settings = settings::of(prepared, options, rate)?;
-    let kept = folder.join(stored_start::FILE);
+    let settings = settings::of(prepared, options, method.rate)?;
+    let kept = stored_start::path(folder);
     let kept_before = kept.is_file();
-    let started = prepared.start(options, name, choices, Some(&kept), progress)?;
+    let started = prepared.start(options, method, Some(&kept), progress)?;
     let started_at = progress.now();
     if !kept_before {
         write_reports(&started, &folder.join("start.json"))?;
@@ -49,7 +58,7 @@ pub(super) fn train(
     );
     let mut training = training.input("batching the data")?;
     progress.say(&budget(prepared, options, &settings));
-    let told = Told { label: name, folder, resume: options.resume, identity: started.identity.clone() };
+    let told = Told { label: &method.name, folder, resume, identity: started.identity.clone() };
     let (outcome, watched) = training::run(&mut training, &settings, told, progress)?;
     if !outcome.untouched.is_empty() {
         progress.say(&format!("warning: never had a gradient: {}", outcome.untouched.join(", ")));
@@ -57,8 +66,8 @@ pub(super) fn train(
     let lines = metrics::read(folder).while_doing("reading the metrics")?;
     let held_out_at = |step: u64| lines.iter().find(|line| line.step == step).and_then(|line| line.eval);
     Ok(RunSummary {
-        init: name.to_owned(),
-        rate,
+        init: method.name.clone(),
+        rate: method.rate,
         stopped: outcome.stopped,
         steps: outcome.steps,
         values_of: outcome.values_of,
@@ -82,7 +91,7 @@ pub(super) fn train(
 }
 
 /// What will be done, in a line.
-fn budget(prepared: &Prepared, options: &Tune, settings: &Settings) -> String {
+fn budget(prepared: &Prepared, options: &Adaptation, settings: &Settings) -> String {
     let rows = prepared.batching.batch * options.accumulate as usize;
     let length = if prepared.batching.packing { "of" } else { "of up to" };
     let evaluated = match settings.eval_every {

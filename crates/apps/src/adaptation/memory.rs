@@ -1,6 +1,6 @@
 //! What a run will cost, from the shapes and the rate of one measured product.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use lowrank_adapt::Weight;
 use lowrank_linalg::{from_rows, multiply};
@@ -8,12 +8,53 @@ use lowrank_models::Recompute;
 use lowrank_record::{Need, Seed};
 use lowrank_task::BatchPlan;
 use lowrank_train::Settings;
+use serde::Serialize;
 
-use super::outcome::DryRun;
 use super::prepare::{Prepared, initialiser};
-use super::{Tune, settings};
+use super::{Adaptation, Method, settings};
 use crate::error::Because;
 use crate::{AppError, Progress};
+
+/// What `--dry-run` predicts.
+#[derive(Debug, Clone, Serialize)]
+pub struct DryRun {
+    /// Layers that would be adapted, with their ranks.
+    pub sites: Vec<(String, usize)>,
+    /// Trainable values.
+    pub parameters: usize,
+    /// Bytes of the model as it would be held.
+    pub model_bytes: usize,
+    /// Predicted largest memory of the process.
+    pub predicted_peak_bytes: usize,
+    /// Steps.
+    pub steps: u64,
+    /// Places for tokens in a step, on average, padding included.
+    pub tokens_per_step: usize,
+    /// Floating-point operations of a step.
+    pub flops_per_step: f64,
+    /// Predicted seconds of evidence, steps and evaluations, at the rate of a product measured just now.
+    pub predicted_seconds: f64,
+}
+
+impl fmt::Display for DryRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<56} rank", "layer")?;
+        for (site, rank) in &self.sites {
+            writeln!(f, "{site:<56} {rank:>4}")?;
+        }
+        writeln!(f, "{} layers, {} trainable parameters", self.sites.len(), self.parameters)?;
+        writeln!(f, "model in memory   {:>9.1} MB", self.model_bytes as f64 / 1e6)?;
+        writeln!(f, "predicted peak    {:>9.1} MB", self.predicted_peak_bytes as f64 / 1e6)?;
+        writeln!(
+            f,
+            "steps             {:>9} of {} tokens, {:.1} GFLOP each",
+            self.steps,
+            self.tokens_per_step,
+            self.flops_per_step / 1e9
+        )?;
+        write!(f, "predicted time    {:>9.0} s", self.predicted_seconds)
+    }
+}
 
 /// Share of a product's rate that a whole step is taken to reach.
 const STEP_RATE: f64 = 0.8;
@@ -91,9 +132,10 @@ impl Flops {
 
 /// Counts flops and bytes of a step and predicts the process's largest memory, and the time of everything that is computed: of
 /// a start alone its evidence, of a run also the steps and evaluations of all its starts.
-pub(super) fn predict(
+pub(crate) fn predict(
     prepared: &Prepared,
-    options: &Tune,
+    options: &Adaptation,
+    methods: &[Method],
     train: bool,
     progress: &dyn Progress,
 ) -> Result<DryRun, AppError> {
@@ -102,15 +144,13 @@ pub(super) fn predict(
     let places = plan.input("batching the data")?.places();
     let mean = places.iter().sum::<usize>() as f64 / places.len() as f64;
     let per_step = flops.step(mean) * f64::from(options.accumulate);
-    let starts = std::iter::once((options.init.as_str(), options.own_rate())).chain(options.compared()?);
     let (mut all, mut steps) = (0.0, 0);
-    for (index, (name, rate)) in starts.enumerate() {
-        let choices = if index == 0 { options.init_options() } else { BTreeMap::new() };
-        if initialiser(name, &choices)?.needs().contains(&Need::Gradient) {
+    for method in methods {
+        if initialiser(method)?.needs().contains(&Need::Gradient) {
             all += flops.evidence(prepared, mean);
         }
         if train {
-            let settings = settings::of(prepared, options, rate)?;
+            let settings = settings::of(prepared, options, method.rate)?;
             steps = settings.steps;
             all += steps as f64 * per_step;
             all += evaluations(&settings) * flops.evaluation(held_out_places(prepared)? as f64);

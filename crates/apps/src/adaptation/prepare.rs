@@ -16,7 +16,8 @@ use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::Targets;
 
 use super::stored_start::{self, Kept};
-use super::{RecomputeChoice, Tune, settings};
+use super::{Adaptation, Method, settings};
+use crate::choices::{OffsetChoice, RecomputeChoice};
 use crate::data::{Data, Reading, read, token_rows};
 use crate::error::Because;
 use crate::model::ADAPTER;
@@ -50,8 +51,17 @@ pub(crate) struct Started {
 
 impl Prepared {
     /// Opens and checks everything that the options name.
-    pub(crate) fn open(options: &Tune, progress: &mut dyn Progress) -> Result<Prepared, AppError> {
-        form(&options.form)?;
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] naming what cannot be used, of the ground or of a method.
+    pub(crate) fn open(
+        options: &Adaptation,
+        methods: &[Method],
+        progress: &mut dyn Progress,
+    ) -> Result<Prepared, AppError> {
+        for method in methods {
+            form(&method.form)?;
+        }
         check_numbers(options)?;
         if options.model.is_some() && options.data.is_none() {
             return Err(AppError::usage(
@@ -96,18 +106,16 @@ impl Prepared {
         let recompute =
             if options.recompute == RecomputeChoice::Blocks { Recompute::Blocks } else { Recompute::Nothing };
         let prepared = Prepared { model, data, plan, batching, recompute, originals: Vec::new() };
-        prepared.admit(options, &options.init, &options.init_options())?;
-        settings::of(&prepared, options, options.own_rate())?;
-        for (name, rate) in options.compared()? {
-            prepared.admit(options, name, &BTreeMap::new())?;
-            settings::of(&prepared, options, rate)?;
+        for method in methods {
+            prepared.admit(options, method)?;
+            settings::of(&prepared, options, method.rate)?;
         }
         Ok(prepared)
     }
 
     /// Refuses a start that one of the layers cannot have, before anything is computed.
-    fn admit(&self, options: &Tune, name: &str, choices: &BTreeMap<String, String>) -> Result<(), AppError> {
-        let initialiser = initialiser(name, choices)?;
+    fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
+        let initialiser = initialiser(method)?;
         if initialiser.needs().contains(&Need::Gradient) {
             let batches = self.calibration(options, Seed(options.seed))?.len();
             for site in &self.plan.sites {
@@ -123,7 +131,7 @@ impl Prepared {
     }
 
     /// Shows what was read and what will be adapted.
-    pub(crate) fn describe(&self, options: &Tune, progress: &mut dyn Progress) {
+    pub(crate) fn describe(&self, options: &Adaptation, progress: &mut dyn Progress) {
         for line in self.data.summary.to_string().lines() {
             progress.say(line);
         }
@@ -150,19 +158,19 @@ impl Prepared {
     /// Collects what the start needs and mounts it; from where it is kept if it is there, and kept there otherwise.
     pub(crate) fn start(
         &mut self,
-        options: &Tune,
-        name: &str,
-        choices: &BTreeMap<String, String>,
+        options: &Adaptation,
+        method: &Method,
         kept: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Started, AppError> {
-        let initialiser = initialiser(name, choices)?;
-        let form = form(&options.form)?;
-        let identity = settings::identity(self, options, name, choices)?;
+        let name = method.init.as_str();
+        let initialiser = initialiser(method)?;
+        let form = form(&method.form)?;
+        let identity = settings::identity(self, options, method)?;
         let settings =
             initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let before = sample_logits(&self.model)?;
-        if options.offset_in_base() {
+        if options.offset == OffsetChoice::Base {
             self.originals = frozen(&self.model)?;
         }
         let kept = kept.map(|path| Kept { path, identity: &identity });
@@ -181,7 +189,7 @@ impl Prepared {
             gradients = Some(self.gradients(options, &|rank| initialiser.leading(rank), seed)?);
             evidence_peak = progress.peak_memory();
         }
-        let offset = if options.offset_in_base() { Offset::Base } else { Offset::Shadow };
+        let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
         let attached = attach(
             &mut self.model.decoder,
             &self.plan,
@@ -204,7 +212,7 @@ impl Prepared {
     /// The leading factors of the gradient of each layer: of the first step's batch, or of what the options name.
     fn gradients(
         &mut self,
-        options: &Tune,
+        options: &Adaptation,
         leading: &dyn Fn(usize) -> Leading,
         seed: Seed,
     ) -> Result<Gradients, AppError> {
@@ -229,7 +237,7 @@ impl Prepared {
     }
 
     /// The batches on which gradients are collected.
-    fn calibration(&self, options: &Tune, seed: Seed) -> Result<Vec<Batch>, AppError> {
+    fn calibration(&self, options: &Adaptation, seed: Seed) -> Result<Vec<Batch>, AppError> {
         let rows = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
         let batching = Batching { batch: rows, ..self.batching };
         let train = &self.data.train;
@@ -292,21 +300,22 @@ fn warn(attached: &[Attached], progress: &mut dyn Progress) {
     }
 }
 
-pub(crate) fn initialiser(
-    name: &str,
-    choices: &BTreeMap<String, String>,
-) -> Result<Box<dyn Initialiser>, AppError> {
-    lowrank_init::by_name(name, choices).input("--init")
+/// The initialiser of a method, with its choices.
+///
+/// # Errors
+/// [`AppError::Usage`] naming the nearest known name.
+pub(super) fn initialiser(method: &Method) -> Result<Box<dyn Initialiser>, AppError> {
+    lowrank_init::by_name(&method.init, &method.init_options).input("--init")
 }
 
-pub(crate) fn form(name: &str) -> Result<&'static dyn Form, AppError> {
+fn form(name: &str) -> Result<&'static dyn Form, AppError> {
     lowrank_adapt::by_name(name).ok_or_else(|| {
         let known: Vec<&str> = lowrank_adapt::ALL.iter().map(|form| form.card().name).collect();
         AppError::usage(format!("--form {name}: known forms are {}", known.join(", ")))
     })
 }
 
-fn check_numbers(options: &Tune) -> Result<(), AppError> {
+fn check_numbers(options: &Adaptation) -> Result<(), AppError> {
     let refuse = |flag: &str, hint: &str| Err(AppError::usage(format!("{flag}: {hint}")));
     if options.rank == 0 {
         return refuse("--rank 0", "a change of rank 0 is no change; give at least 1");

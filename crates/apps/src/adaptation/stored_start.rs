@@ -1,7 +1,7 @@
 //! The start, kept in the run folder: a resumed run mounts it without collecting the evidence again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lowrank_adapt::{Offset, Start};
 use lowrank_attach::{Attached, Plan};
@@ -10,14 +10,16 @@ use lowrank_store::checkpoint::Checkpoint;
 use crate::AppError;
 use crate::error::Because;
 
-/// The file in a run folder.
-pub(super) const FILE: &str = "start.safetensors";
+/// Where a run folder keeps its start.
+pub(crate) fn path(folder: &Path) -> PathBuf {
+    folder.join("start.safetensors")
+}
 
 /// Where a start is kept, and what decided it.
 #[derive(Clone, Copy)]
-pub(super) struct Kept<'a> {
-    pub(super) path: &'a Path,
-    pub(super) identity: &'a BTreeMap<String, String>,
+pub(crate) struct Kept<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) identity: &'a BTreeMap<String, String>,
 }
 
 /// Writes the factors of every layer, how they are taken back, and what decided them.
@@ -37,7 +39,7 @@ pub(super) fn write(attached: &[Attached], kept: Kept<'_>) -> Result<(), AppErro
 ///
 /// # Errors
 /// [`AppError::Usage`] naming what differs.
-pub(super) fn check(kept: Kept<'_>) -> Result<(), AppError> {
+pub(crate) fn check(kept: Kept<'_>) -> Result<(), AppError> {
     if kept.path.is_file() { load(kept).map(drop) } else { Ok(()) }
 }
 

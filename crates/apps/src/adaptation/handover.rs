@@ -11,7 +11,7 @@ use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
 use lowrank_task::Kind;
 
 use super::prepare::{Prepared, Started};
-use super::{Tune, existing};
+use super::{Adaptation, Method};
 use crate::error::Because;
 use crate::model::{BASE_HASH, OFFSET, PROMPT};
 use crate::output::verified;
@@ -23,7 +23,7 @@ use crate::{AppError, Progress};
 ///
 /// # Errors
 /// [`AppError::Usage`].
-pub(super) fn refuse_another(out: &Path, identity: &BTreeMap<String, String>) -> Result<(), AppError> {
+pub(crate) fn refuse_another(out: &Path, identity: &BTreeMap<String, String>) -> Result<(), AppError> {
     let same = |found: AdapterFolder| found.provenance.get(RUN) == Some(&run_hash(identity));
     if out.exists() && !AdapterFolder::read(out).is_ok_and(same) {
         return Err(AppError::usage(format!(
@@ -42,24 +42,41 @@ fn run_hash(identity: &BTreeMap<String, String>) -> String {
 /// Where the hash of a run's identity stands in an adapter's provenance.
 const RUN: &str = "lowrank.run";
 
+/// What is written, and where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written<'a> {
+    /// The adapter folder.
+    pub(crate) out: &'a Path,
+    /// What happens to one that is there.
+    pub(crate) existing: Existing,
+    /// Where the base without the start was written, if it was.
+    pub(crate) base: Option<&'a Path>,
+    /// Whether a change of twice the rank is cut down to the rank of the start.
+    pub(crate) recompress: bool,
+    /// Steps of training behind the values; none for a start alone.
+    pub(crate) steps: Option<u64>,
+}
+
 /// Writes the adapter as it stands, trained or just started, with the start's own factors in `initial/`; returns the
 /// largest difference of logits after reading it back. It takes its name only when it was verified: an older adapter of
 /// that name survives a failure. The model is left without adapters, its weights as they were opened.
-pub(super) fn write(
+///
+/// # Errors
+/// [`AppError::Failed`] when it cannot be written, or is not what was trained once it is read back.
+pub(crate) fn write(
     prepared: &mut Prepared,
-    options: &Tune,
-    init: &str,
+    options: &Adaptation,
+    method: &Method,
     started: &Started,
-    steps: Option<u64>,
-    out: &Path,
+    written: Written<'_>,
     progress: &mut dyn Progress,
 ) -> Result<f64, AppError> {
-    let provenance = provenance(prepared, options, init, started, steps);
-    let mut folder = folder(prepared, options, started, progress)?;
+    let provenance = provenance(prepared, options, method, started, written.steps);
+    let mut folder = folder(prepared, options, started, written, progress)?;
     folder.provenance = provenance.clone();
-    let mut initial = initial(prepared, options, started);
+    let mut initial = initial(prepared, options, started, written);
     initial.provenance.extend(provenance);
-    write_verified(prepared, options, &folder, &initial, started, out, progress)
+    write_verified(prepared, &folder, &initial, started, written, progress)
 }
 
 /// Whether the factors belong on a base from which the start was taken away.
@@ -68,14 +85,19 @@ fn has_offset(started: &Started) -> bool {
 }
 
 /// The factors that the training began with, an adapter of their own.
-fn initial(prepared: &Prepared, options: &Tune, started: &Started) -> AdapterFolder {
+fn initial(
+    prepared: &Prepared,
+    options: &Adaptation,
+    started: &Started,
+    written: Written<'_>,
+) -> AdapterFolder {
     let factors = started.attached.iter().map(|each| factor(each, &each.initial)).collect();
     let mut initial = AdapterFolder::new(config(prepared, options), factors);
     if has_offset(started) {
         let mark = "belongs on W - scale·B·A, not on the base itself".to_owned();
         initial.provenance.insert(OFFSET.to_owned(), mark);
         // The unmodified base would be the wrong one; the changed one has a name only where it was written.
-        initial.config.base_model = options.base_out.as_ref().map(|path| path.display().to_string());
+        initial.config.base_model = written.base.map(|path| path.display().to_string());
     }
     initial
 }
@@ -83,8 +105,9 @@ fn initial(prepared: &Prepared, options: &Tune, started: &Started) -> AdapterFol
 /// The adapter that is exact on the unmodified base.
 fn folder(
     prepared: &Prepared,
-    options: &Tune,
+    options: &Adaptation,
     started: &Started,
+    written: Written<'_>,
     progress: &mut dyn Progress,
 ) -> Result<AdapterFolder, AppError> {
     let values = |each: &Attached, wanted: &str| {
@@ -98,8 +121,9 @@ fn folder(
         .collect();
     let mut folder = AdapterFolder::new(config(prepared, options), factors);
     if has_offset(started) {
-        folder = stack(&folder, &initial(prepared, options, started)).while_doing("taking the start back")?;
-        if options.recompress {
+        folder = stack(&folder, &initial(prepared, options, started, written))
+            .while_doing("taking the start back")?;
+        if written.recompress {
             let rank_of = |module: &str| {
                 let site = started.attached.iter().find(|each| each.site.name == module);
                 site.map(|each| each.site.rank)
@@ -120,7 +144,7 @@ fn factor(each: &Attached, (left, right): &(Vec<f32>, Vec<f32>)) -> Factor {
 }
 
 /// The configuration of the factors as they are trained, before anything is converted.
-fn config(prepared: &Prepared, options: &Tune) -> AdapterConfig {
+fn config(prepared: &Prepared, options: &Adaptation) -> AdapterConfig {
     let plan = &prepared.plan;
     let targets = plan.sites.iter().map(|site| site.name.clone()).collect();
     let mut config = AdapterConfig::new(options.rank, options.alpha, Targets::List(targets));
@@ -137,8 +161,8 @@ fn config(prepared: &Prepared, options: &Tune) -> AdapterConfig {
 
 fn provenance(
     prepared: &Prepared,
-    options: &Tune,
-    init: &str,
+    options: &Adaptation,
+    method: &Method,
     started: &Started,
     steps: Option<u64>,
 ) -> BTreeMap<String, String> {
@@ -147,9 +171,9 @@ fn provenance(
         ("lowrank.version", env!("CARGO_PKG_VERSION").to_owned()),
         (BASE_HASH, prepared.model.hash.clone()),
         ("lowrank.data_hash", prepared.data.hash.clone()),
-        ("lowrank.init", init.to_owned()),
+        ("lowrank.init", method.init.clone()),
         ("lowrank.init_options", choices.join(" ")),
-        ("lowrank.form", options.form.clone()),
+        ("lowrank.form", method.form.clone()),
         (PROMPT, prompt_format(prepared).to_owned()),
         ("lowrank.rank", options.rank.to_string()),
         ("lowrank.seed", options.seed.to_string()),
@@ -173,19 +197,19 @@ fn prompt_format(prepared: &Prepared) -> &'static str {
 /// the result its name.
 fn write_verified(
     prepared: &mut Prepared,
-    options: &Tune,
     folder: &AdapterFolder,
     initial: &AdapterFolder,
     started: &Started,
-    out: &Path,
+    written: Written<'_>,
     progress: &mut dyn Progress,
 ) -> Result<f64, AppError> {
+    let out = written.out;
     let trained = sample_logits(&prepared.model)?;
     prepared.clear()?;
     let model = &mut prepared.model;
     let base = sample_logits(model)?;
     let mut expected = trained.clone();
-    if options.recompress && has_offset(started) {
+    if written.recompress && has_offset(started) {
         // Another function, as was asked; the file is held to it, and what it costs is told.
         expected = logits_with(model, folder)?;
         let difference = largest_difference(&trained, &expected);
@@ -193,7 +217,7 @@ fn write_verified(
             "recompressed: logits differ from the trained adapter's by at most {difference:.1e}"
         ));
     }
-    verified(out, existing(options), |beside| {
+    verified(out, written.existing, |beside| {
         folder.write_with_initial(initial, beside, Existing::Refuse).while_doing("writing the adapter")?;
         let read = AdapterFolder::read(beside).while_doing("reading the adapter back")?;
         let difference = largest_difference(&expected, &logits_with(model, &read)?);

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use lowrank_record::Seed;
 use lowrank_store::hash;
 use lowrank_task::BatchPlan;
-use lowrank_train::{EarlyStop, Method, Schedule, Settings, Shape};
+use lowrank_train::{EarlyStop, Schedule, Settings, Shape};
 
 use super::prepare::{Prepared, initialiser};
-use super::{ScheduleChoice, Tune};
+use super::{Adaptation, Method};
 use crate::AppError;
+use crate::choices::ScheduleChoice;
 use crate::data;
 use crate::error::Because;
 use crate::training::checked;
@@ -18,7 +19,7 @@ use crate::training::checked;
 ///
 /// # Errors
 /// [`AppError::Usage`] when the data cannot be batched.
-pub(super) fn steps(prepared: &Prepared, options: &Tune) -> Result<u64, AppError> {
+pub(super) fn steps(prepared: &Prepared, options: &Adaptation) -> Result<u64, AppError> {
     if let Some(steps) = options.steps {
         return Ok(steps);
     }
@@ -28,7 +29,7 @@ pub(super) fn steps(prepared: &Prepared, options: &Tune) -> Result<u64, AppError
 }
 
 /// The seed of the order in which the training data are met.
-pub(super) fn data_order(options: &Tune) -> Seed {
+pub(super) fn data_order(options: &Adaptation) -> Seed {
     Seed(options.seed).at("data", "order")
 }
 
@@ -36,10 +37,10 @@ pub(super) fn data_order(options: &Tune) -> Seed {
 ///
 /// # Errors
 /// [`AppError::Usage`] naming what cannot be.
-pub(super) fn of(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Settings, AppError> {
+pub(super) fn of(prepared: &Prepared, options: &Adaptation, rate: f64) -> Result<Settings, AppError> {
     let steps = steps(prepared, options)?;
     let choices = options.optimiser_option.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let optimiser = checked(Method::by_name(&options.optimiser, choices))?;
+    let optimiser = checked(lowrank_train::Method::by_name(&options.optimiser, choices))?;
     let shape = match options.schedule {
         ScheduleChoice::Constant => Shape::Constant,
         ScheduleChoice::Linear => Shape::Linear,
@@ -78,13 +79,12 @@ pub(super) fn of(prepared: &Prepared, options: &Tune, rate: f64) -> Result<Setti
 ///
 /// # Errors
 /// [`AppError::Usage`] for calibration rows that cannot be read.
-pub(super) fn identity(
+pub(crate) fn identity(
     prepared: &Prepared,
-    options: &Tune,
-    name: &str,
-    choices: &BTreeMap<String, String>,
+    options: &Adaptation,
+    method: &Method,
 ) -> Result<BTreeMap<String, String>, AppError> {
-    let settings = initialiser(name, choices)?.settings();
+    let settings = initialiser(method)?.settings();
     let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let rows = match &options.calibration_tokens {
         Some(file) => format!(
@@ -98,10 +98,10 @@ pub(super) fn identity(
         ("training data", data::hash(&prepared.data.train)),
         ("held-out data", data::hash(&prepared.data.held_out)),
         ("seed", options.seed.to_string()),
-        ("init", name.to_owned()),
+        ("init", method.init.clone()),
         ("init options", settings.join(" ")),
         ("calibration", format!("{} by {}{rows}", options.calibration, options.calibration_batch)),
-        ("form", options.form.clone()),
+        ("form", method.form.clone()),
         ("rank", options.rank.to_string()),
         ("alpha", options.alpha.to_string()),
         ("rank-stabilised", options.rank_stabilised.to_string()),

@@ -1,0 +1,27 @@
+//! What the commands that adapt a model share: model, data and plan are opened once, then one method after another is
+//! started, trained, and handed over as a PEFT folder.
+//!
+//! A command turns its own options into an [`Adaptation`], which no two methods differ in, and a [`Method`] for each.
+
+mod handover;
+mod memory;
+mod method;
+mod options;
+mod outcome;
+mod prepare;
+mod session;
+mod settings;
+mod stored_start;
+
+pub use memory::DryRun;
+pub use outcome::{RunSummary, SiteChange};
+
+pub(crate) use handover::{Written, refuse_another, write};
+pub(crate) use memory::predict;
+pub(crate) use method::Method;
+pub(crate) use options::Adaptation;
+pub(crate) use outcome::{loss, mebibytes};
+pub(crate) use prepare::Prepared;
+pub(crate) use session::{Folder, train};
+pub(crate) use settings::identity;
+pub(crate) use stored_start::{Kept, check as check_start, path as start_path};
