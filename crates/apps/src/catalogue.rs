@@ -1,7 +1,8 @@
-//! `lowrank list` and `lowrank explain`: every start, form and optimiser, from their cards.
+//! `lowrank list` and `lowrank explain`: every start, form, optimiser and combination, from their cards.
 
 use std::fmt;
 
+use lowrank_linalg::combination;
 use lowrank_record::{Card, Choice, Kind, Need, Source};
 use lowrank_train::OptimiserCard;
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::AppError;
 /// One method: a card, of whichever catalogue.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// The catalogue: `start`, `form` or `optimiser`.
+    /// The catalogue: `start`, `form`, `optimiser` or `combination`.
     pub kind: &'static str,
     /// The name typed by the user.
     pub name: &'static str,
@@ -33,9 +34,12 @@ impl From<&'static Card> for Entry {
             Kind::Form => "form",
             Kind::Model => "model",
             Kind::Task => "task",
+            Kind::Combination => "combination",
         };
         let Card { name, summary, source, choices, notes, .. } = *card;
-        Entry { kind, name, summary, source, choices, notes, card: Some(card) }
+        // Combinations work on finished adapters: there is no step 0 to promise anything of.
+        let card = (card.kind != Kind::Combination).then_some(card);
+        Entry { kind, name, summary, source, choices, notes, card }
     }
 }
 
@@ -52,7 +56,8 @@ pub fn entries() -> Vec<Entry> {
     let starts = lowrank_init::ALL.iter().map(|start| Entry::from(start.card()));
     let forms = lowrank_adapt::ALL.iter().map(|form| Entry::from(form.card()));
     let optimisers = lowrank_train::ALL.iter().map(|card| Entry::from(*card));
-    starts.chain(forms).chain(optimisers).collect()
+    let combinations = combination::ALL.iter().map(|method| Entry::from(method.card()));
+    starts.chain(forms).chain(optimisers).chain(combinations).collect()
 }
 
 /// Names with their summaries.
@@ -65,7 +70,7 @@ pub struct List {
 /// One line of the list.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listed {
-    /// The catalogue: `start`, `form` or `optimiser`.
+    /// The catalogue: `start`, `form`, `optimiser` or `combination`.
     pub kind: &'static str,
     /// The name typed by the user.
     pub name: &'static str,
@@ -142,7 +147,7 @@ pub fn explain(name: &str) -> Result<Explanation, AppError> {
             Some((distance, name)) if distance <= 3 => format!("; did you mean {name}?"),
             _ => "; `lowrank list` shows every name".to_owned(),
         };
-        AppError::usage(format!("no start, form or optimiser is called {name}{hint}"))
+        AppError::usage(format!("no start, form, optimiser or combination is called {name}{hint}"))
     })?;
     Ok(Explanation::from(found))
 }

@@ -35,6 +35,8 @@ pub enum Kind {
     Model,
     /// Data with a loss and a metric.
     Task,
+    /// Puts the changes of several adapters together.
+    Combination,
 }
 
 /// The publication that a method comes from.
