@@ -168,7 +168,7 @@ impl Prepared {
         let kept = kept.map(|path| Kept { path, identity: &identity });
         if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
             let starts = stored_start::read(kept, &self.plan)?;
-            let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, form, ADAPTER)
+            let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, &*form, ADAPTER)
                 .input(format!("the stored start {}", kept.path.display()))?;
             let moved = largest_difference(&before, &sample_logits(&self.model)?);
             return Ok(Started { attached, evidence_peak: None, settings, moved, identity });
@@ -186,7 +186,7 @@ impl Prepared {
             &mut self.model.decoder,
             &self.plan,
             &*initialiser,
-            form,
+            &*form,
             offset,
             gradients.as_ref(),
             seed.at("init", name),
@@ -299,8 +299,8 @@ pub(crate) fn initialiser(
     lowrank_init::by_name(name, choices).input("--init")
 }
 
-pub(crate) fn form(name: &str) -> Result<&'static dyn Form, AppError> {
-    lowrank_adapt::by_name(name).ok_or_else(|| {
+pub(crate) fn form(name: &str) -> Result<Box<dyn Form>, AppError> {
+    lowrank_adapt::by_name(name, [("", ""); 0]).map_err(|_| {
         let known: Vec<&str> = lowrank_adapt::ALL.iter().map(|form| form.card().name).collect();
         AppError::usage(format!("--form {name}: known forms are {}", known.join(", ")))
     })
