@@ -5,7 +5,8 @@ use std::sync::Arc;
 use lowrank_tensor::ops::{self, Observer};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
-use crate::form::{AdaptError, Adapter, LowRankPath};
+use crate::AdaptError;
+use crate::form::{Adapter, Effect, Layer, LowRankPath, OfProduct};
 
 /// The weight of a layer.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Mounted {
 struct Merged {
     /// The weight without them.
     original: Matrix,
+    /// The bias without them.
+    bias: Option<Matrix>,
     /// The adapters in the weight in the order in which they were merged, and whether each was switched on.
     adapters: Vec<(String, bool)>,
 }
@@ -169,7 +172,8 @@ impl Linear {
         self.observer = observer;
     }
 
-    /// The layer's output. All low-rank adapters run inside the product with the weight.
+    /// The layer's output. All low-rank adapters run inside the product with the weight, and so does an adapter of another
+    /// kind that is alone; what several add is added up, each measured from the layer without any.
     ///
     /// An input with autodiff enabled (tracked or not) means training. Without it nothing is recorded, also where the
     /// layer holds trainable tensors: a graph that nobody runs backward would keep every activation of the model.
@@ -178,28 +182,9 @@ impl Linear {
     /// `x: [n, in] -> [n, out]`.
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let training = x.is_autodiff();
-        let as_used = |tensor: Tensor<2>| if training { tensor } else { tensor.inner() };
         let mut y = match &self.weight {
-            Weight::Frozen(weight) => {
-                let (path, others) = self.paths();
-                let path = path.map(|(left, right)| (as_used(left), as_used(right)));
-                let mut y = ops::linear(x.clone(), weight, self.bias.as_ref(), path);
-                for adapter in others {
-                    y = y + as_used(adapter.apply(weight, &x));
-                }
-                y
-            }
-            Weight::Trained(var) => {
-                let y = ops::dense(x.clone(), as_used(var.tensor()));
-                match &self.bias {
-                    Some(bias) => {
-                        let bias = ops::composed::widen(bias, &y.device().without_autodiff());
-                        y + bias
-                    }
-                    None => y,
-                }
-            }
+            Weight::Frozen(weight) => self.adapted(&x, weight),
+            Weight::Trained(var) => self.with_bias(ops::dense(x.clone(), as_used(var.tensor(), &x))),
         };
         // A layer below the first adapter is not tracked and has no gradient to show, unless the model was asked to
         // track its hidden states (evidence collection does).
@@ -211,7 +196,75 @@ impl Linear {
         y
     }
 
-    /// Adds an adapter's change to the weight, which becomes f32, behind those merged before; the adapter is switched off
+    /// `x Wᵀ + b` with everything that is mounted and switched on.
+    fn adapted(&self, x: &Tensor<2>, weight: &Matrix) -> Tensor<2> {
+        let enabled: Vec<&dyn Adapter> =
+            self.adapters.iter().filter(|mounted| mounted.enabled).map(|mounted| &*mounted.adapter).collect();
+        let bias = self.bias.as_ref();
+        // Adapters see the layer without those that are merged, so that each adds what it adds alone.
+        let layer = match &self.merged {
+            Some(merged) => Layer { base: &merged.original, bias: merged.bias.as_ref() },
+            None => Layer { base: weight, bias },
+        };
+        let mut sum = Effects::default();
+        for adapter in &enabled {
+            sum.add(adapter.effect(layer, x), x);
+        }
+        let path = sum.path();
+        if enabled.len() == 1 && self.merged.is_none() {
+            match sum.inputs.pop() {
+                Some((input, None)) => return ops::linear(as_used(input, x), weight, bias, None),
+                Some((input, Some(scale))) => {
+                    let product = ops::linear(as_used(input, x), weight, None, None);
+                    return self.with_bias(product * as_used(scale, x));
+                }
+                None => {}
+            }
+            if let Some(change) = sum.change.take() {
+                let weight = ops::composed::widen(weight, &x.device().without_autodiff());
+                return self.with_bias(ops::dense(x.clone(), as_used(change + weight, x)));
+            }
+        }
+        let mut y = if sum.outputs.is_empty() {
+            ops::linear(x.clone(), weight, bias, path)
+        } else {
+            let product = ops::linear(x.clone(), layer.base, layer.bias, None);
+            let y = match (&self.merged, path) {
+                (Some(_), path) => ops::linear(x.clone(), weight, bias, path),
+                (None, None) => product.clone(),
+                (None, Some((left, right))) => {
+                    product.clone() + ops::dense(ops::dense(x.clone(), right), left)
+                }
+            };
+            sum.outputs.into_iter().fold(y, |y, adds| y + as_used(adds(&product), x))
+        };
+        for (input, scale) in sum.inputs {
+            let input = as_used(input, x);
+            y = match scale {
+                None => y + ops::linear(input - x.clone(), layer.base, None, None),
+                Some(scale) => {
+                    let product = ops::linear(input, layer.base, None, None) * as_used(scale, x);
+                    y + product - ops::linear(x.clone(), layer.base, None, None)
+                }
+            };
+        }
+        if let Some(change) = sum.change {
+            y = y + ops::dense(x.clone(), as_used(change, x));
+        }
+        sum.added.into_iter().fold(y, |y, added| y + as_used(added, x))
+    }
+
+    fn with_bias(&self, y: Tensor<2>) -> Tensor<2> {
+        match &self.bias {
+            Some(bias) => {
+                let bias = ops::composed::widen(bias, &y.device().without_autodiff());
+                y + bias
+            }
+            None => y,
+        }
+    }
+
+    /// Adds an adapter's change to the weight and the bias, which become f32, behind those merged before; the adapter is switched off
     /// until [`Linear::unmerge`].
     ///
     /// # Errors
@@ -221,7 +274,9 @@ impl Linear {
         let index = self.position(name)?;
         let weight = self.frozen()?.clone();
         let enabled = std::mem::replace(&mut self.adapters[index].enabled, false);
-        let merged = self.merged.get_or_insert_with(|| Merged { original: weight, adapters: Vec::new() });
+        let bias = self.bias.clone();
+        let merged =
+            self.merged.get_or_insert_with(|| Merged { original: weight, bias, adapters: Vec::new() });
         merged.adapters.push((name.to_owned(), enabled));
         self.make_weight();
         Ok(())
@@ -241,27 +296,37 @@ impl Linear {
         self.enable(name, enabled)
     }
 
-    /// Makes the weight from the original and the adapters that are merged, or the original again if none is.
+    /// Makes weight and bias from the originals and the adapters that are merged, or the originals again if none is.
     fn make_weight(&mut self) {
         let Some(merged) = self.merged.take() else { return };
         if merged.adapters.is_empty() {
             self.weight = Weight::Frozen(merged.original);
+            self.bias = merged.bias;
             return;
         }
         // Always from the original: taking a change out by subtraction would leave its rounding behind.
         let mut values = merged.original.to_f32();
+        let mut bias: Option<Vec<f32>> = None;
         for (name, _) in &merged.adapters {
             let Some(mounted) = self.adapters.iter().find(|mounted| mounted.name == *name) else {
                 unreachable!("a merged adapter cannot be unmounted: {name}")
             };
-            for (value, change) in values.iter_mut().zip(mounted.adapter.delta(&merged.original)) {
-                *value += change;
+            add(&mut values, &mounted.adapter.delta(&merged.original));
+            if let Some(original) = &merged.bias
+                && let Some(change) = mounted.adapter.bias_delta(original)
+            {
+                add(bias.get_or_insert_with(|| original.to_f32()), &change);
             }
         }
-        let Ok(sum) = Matrix::from_f32(values, merged.original.shape()) else {
-            unreachable!("a sum of matrices of one shape has that shape")
+        let sum = |values, of: &Matrix| match Matrix::from_f32(values, of.shape()) {
+            Ok(sum) => sum,
+            Err(error) => unreachable!("a sum of matrices of one shape has that shape: {error}"),
         };
-        self.weight = Weight::Frozen(sum);
+        self.weight = Weight::Frozen(sum(values, &merged.original));
+        self.bias = match (bias, &merged.bias) {
+            (Some(bias), Some(original)) => Some(sum(bias, original)),
+            (_, original) => original.clone(),
+        };
         self.merged = Some(merged);
     }
 
@@ -279,26 +344,6 @@ impl Linear {
         };
         self.weight = Weight::Trained(var.clone());
         Ok(var)
-    }
-
-    /// One low-rank path for all enabled adapters that are one, side by side, and the other enabled adapters.
-    fn paths(&self) -> (Option<(Tensor<2>, Tensor<2>)>, Vec<&dyn Adapter>) {
-        let (mut lefts, mut rights, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for mounted in self.adapters.iter().filter(|mounted| mounted.enabled) {
-            match mounted.adapter.low_rank() {
-                Some(LowRankPath { left, right }) => {
-                    lefts.push(left);
-                    rights.push(right);
-                }
-                None => others.push(&*mounted.adapter),
-            }
-        }
-        let path = match lefts.len() {
-            0 => None,
-            1 => lefts.pop().zip(rights.pop()),
-            _ => Some((Tensor::cat(lefts, 1), Tensor::cat(rights, 0))),
-        };
-        (path, others)
     }
 
     fn not_merged(&self) -> Result<(), AdaptError> {
@@ -321,5 +366,56 @@ impl Linear {
             .iter()
             .position(|mounted| mounted.name == name)
             .ok_or_else(|| AdaptError::Unknown(name.to_owned()))
+    }
+}
+
+/// With its history where the inputs have autodiff enabled, and without it elsewhere.
+fn as_used(tensor: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    if x.is_autodiff() { tensor.autodiff() } else { tensor.inner() }
+}
+
+fn add(to: &mut [f32], change: &[f32]) {
+    assert_eq!(to.len(), change.len(), "a change has the shape of what it changes");
+    to.iter_mut().zip(change).for_each(|(value, change)| *value += change);
+}
+
+/// What the adapters of a layer do to one product, by kind.
+#[derive(Default)]
+struct Effects<'a> {
+    lefts: Vec<Tensor<2>>,
+    rights: Vec<Tensor<2>>,
+    inputs: Vec<(Tensor<2>, Option<Tensor<2>>)>,
+    change: Option<Tensor<2>>,
+    added: Vec<Tensor<2>>,
+    outputs: Vec<OfProduct<'a>>,
+}
+
+impl<'a> Effects<'a> {
+    fn add(&mut self, effect: Effect<'a>, x: &Tensor<2>) {
+        match effect {
+            Effect::LowRank(LowRankPath { left, right }) => {
+                self.lefts.push(as_used(left, x));
+                self.rights.push(as_used(right, x));
+            }
+            Effect::Input { input, scale } => self.inputs.push((input, scale)),
+            Effect::Added(added) => self.added.push(added),
+            Effect::Dense(change) => {
+                self.change = Some(match self.change.take() {
+                    Some(sum) => sum + change,
+                    None => change,
+                });
+            }
+            Effect::Output(adds) => self.outputs.push(adds),
+        }
+    }
+
+    /// One low-rank path for all that are one, side by side.
+    fn path(&mut self) -> Option<(Tensor<2>, Tensor<2>)> {
+        let (mut lefts, mut rights) = (std::mem::take(&mut self.lefts), std::mem::take(&mut self.rights));
+        match lefts.len() {
+            0 => None,
+            1 => lefts.pop().zip(rights.pop()),
+            _ => Some((Tensor::cat(lefts, 1), Tensor::cat(rights, 0))),
+        }
     }
 }

@@ -178,7 +178,7 @@ impl Model {
                 ));
             }
         }
-        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora, ADAPTER)
+        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora::DEFAULT, ADAPTER)
             .map_err(|error| error.to_string())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use faer::{Mat, MatRef};
-use lowrank_adapt::{Adapter, Form, Linear, Offset, Start as FormStart};
+use lowrank_adapt::{Adapter, Form, Linear, Offset, Site as FormSite, Start as FormStart};
 use lowrank_init::{Base, Evidence, Gradient, InitError, Initialiser, Site as InitSite, Start};
 use lowrank_linalg::{LowRank, to_rows};
 use lowrank_models::Decoder;
@@ -59,7 +59,7 @@ pub fn attach(
         .par_iter()
         .map(|site| start_site(site, frozen(&sites, site)?, initialiser, &needs, gradients, offset, seed))
         .collect::<Result<_, AttachError>>()?;
-    mount_all(model, plan, started, form, name)
+    mount_all(model, plan, started, form, seed, name)
 }
 
 /// Mounts starts kept from an earlier run, one for each layer of the plan and in its order: no evidence, no initialiser.
@@ -94,7 +94,7 @@ pub fn attach_stored(
             Ok(Started { start, base, report: Report::default() })
         })
         .collect::<Result<_, AttachError>>()?;
-    mount_all(model, plan, started, form, name)
+    mount_all(model, plan, started, form, Seed(0), name)
 }
 
 /// `W − scale·left·right`, by the same arithmetic as when it was started.
@@ -143,6 +143,7 @@ fn mount_all(
     plan: &Plan,
     started: Vec<Started>,
     form: &dyn Form,
+    seed: Seed,
     name: &str,
 ) -> Result<Vec<Attached>, AttachError> {
     let device = model.device().clone();
@@ -154,7 +155,7 @@ fn mount_all(
             continue;
         };
         let (initial, offset) = ((start.left.clone(), start.right.clone()), start.offset);
-        let adapter = build(linear, &site_name, base.as_ref(), start, site.scale, form, name, &device)?;
+        let adapter = build(linear, &site_name, base.as_ref(), start, site.scale, form, seed, name, &device)?;
         let variables = adapter.trainable();
         built.push((site_name, base, adapter));
         attached.push(Attached { site: site.clone(), variables, report, initial, offset });
@@ -175,6 +176,7 @@ fn build(
     start: FormStart,
     scale: f64,
     form: &dyn Form,
+    seed: Seed,
     name: &str,
     device: &Device,
 ) -> Result<Box<dyn Adapter>, AttachError> {
@@ -184,7 +186,8 @@ fn build(
         Some(base) => base,
         None => linear.frozen().map_err(refused)?,
     };
-    form.build(weight, start, scale, device).map_err(refused)
+    let site = FormSite::alone(site, weight, start.rank, scale, seed, device);
+    form.build(&site, Some(start)).map_err(refused)
 }
 
 /// Puts built adapters into their slots, which have been asked.
@@ -257,7 +260,11 @@ fn start_site(
         (Base::Subtract, Offset::Shadow) => (Offset::Shadow, None),
     };
     let (left, right) = start.delta.to_rows();
-    Ok(Started { start: FormStart { left, right, rank: site.rank, offset }, base, report: start.report })
+    Ok(Started {
+        start: FormStart { left, right, core: None, rank: site.rank, offset },
+        base,
+        report: start.report,
+    })
 }
 
 /// Mounts trained factors as they are: `scale(module)` is the scale that their configuration says.
@@ -283,8 +290,8 @@ pub fn restore(
             return Err(AttachError::Beside { site });
         }
         let (left, right) = (factor.left.clone(), factor.right.clone());
-        let start = FormStart { left, right, rank: factor.rank, offset: Offset::None };
-        let adapter = build(linear, &site, None, start, scale(&site), form, name, &device)?;
+        let start = FormStart { left, right, core: None, rank: factor.rank, offset: Offset::None };
+        let adapter = build(linear, &site, None, start, scale(&site), form, Seed(0), name, &device)?;
         built.push((site, None, adapter));
     }
     if let Some(strange) = waiting.into_keys().next() {

@@ -1,7 +1,7 @@
 //! Why a start cannot be chosen. The site's name is added by the layer above.
 
 use lowrank_linalg::LinalgError;
-use lowrank_record::Need;
+use lowrank_record::{Need, OptionError};
 
 /// Why a start cannot be chosen.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -281,5 +281,19 @@ impl InitError {
     /// For `map_err`: a failed decomposition, with the method that asked for it.
     pub(crate) fn linalg(method: &'static str) -> impl Fn(LinalgError) -> InitError {
         move |source| InitError::Linalg { method, source }
+    }
+}
+
+impl From<OptionError> for InitError {
+    fn from(error: OptionError) -> InitError {
+        match error {
+            OptionError::Unknown { method, option, hint } => {
+                InitError::UnknownOption { method, option, hint }
+            }
+            OptionError::Repeated { method, option } => InitError::RepeatedOption { method, option },
+            OptionError::Value { method, option, value, values } => {
+                InitError::BadValue { method, option, value, values }
+            }
+        }
     }
 }

@@ -28,7 +28,6 @@ mod inputs;
 mod leading;
 mod magnitude;
 pub mod methods;
-mod options;
 mod redistribute;
 
 pub use error::InitError;
@@ -37,8 +36,8 @@ pub use gradient_map::GradientMap;
 pub use initialiser::{Base, Initialiser, Start};
 pub use inputs::{CollectedInputs, Inputs, InputsCollector, InputsWanted, Statistic, Stop};
 pub use leading::{Exactness, Leading};
+pub use lowrank_record::{Named, Options};
 pub use magnitude::Magnitude;
-pub use options::{Named, Options};
 pub use redistribute::{Place, alpha_after, most_rank, redistribute};
 
 /// Every initialiser with its defaults, in the order in which they are listed.
@@ -60,14 +59,14 @@ pub fn by_name<K: AsRef<str>, V: AsRef<str>>(
     name: &str,
     options: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Box<dyn Initialiser>, InitError> {
-    let wanted = options::plain(name);
+    let wanted = lowrank_record::plain(name);
     let known = || ALL.iter().flat_map(|method| method.aliases().iter().copied().chain([method.card().name]));
     let method = ALL
         .iter()
         .find(|method| method.card().name == wanted || method.aliases().contains(&&*wanted))
         .ok_or_else(|| InitError::UnknownMethod {
             name: name.to_owned(),
-            hint: options::nearest(&wanted, known()),
+            hint: lowrank_record::nearest(&wanted, known()),
         })?;
     method.configure(&Options::new(method.card(), options)?)
 }

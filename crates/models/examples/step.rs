@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use lowrank_adapt::{Form, Offset, Start, forms::Lora};
+use lowrank_adapt::{Form, Offset, Site, Start, forms::Lora};
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Targets};
@@ -39,8 +39,10 @@ fn measure(threads: usize, steps: usize, offset: Offset, recompute: Recompute) {
     for (name, linear) in model.sites_mut() {
         let [out, inp] = linear.shape();
         let right = Seed(2).at("right", &name).uniform(RANK * inp, 1.0 / (inp as f32).sqrt());
-        let start = Start { left: vec![0.0; out * RANK], right, rank: RANK, offset };
-        let adapter = Lora.build(linear.frozen().unwrap(), start, 2.0, &cpu()).unwrap();
+        let start = Start { left: vec![0.0; out * RANK], right, core: None, rank: RANK, offset };
+        let (base, device) = (linear.frozen().unwrap(), cpu());
+        let site = Site::alone(&name, base, RANK, 2.0, Seed(2), &device);
+        let adapter = Lora::DEFAULT.build(&site, Some(start)).unwrap();
         variables.extend(adapter.trainable().into_iter().map(|(_, var)| var));
         linear.mount("default", adapter).unwrap();
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // A failure here is a failure of the test.
 
 use lowrank_adapt::forms::Lora;
-use lowrank_adapt::{Form, Offset, Start};
+use lowrank_adapt::{Form, Offset, Site, Start};
 use lowrank_models::{Config, Decoder, Recompute, Sampling};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Targets};
@@ -43,10 +43,12 @@ fn adapters(model: &mut Decoder) -> Vec<(String, Var)> {
         let start = Start {
             left: draw("left", out * 3),
             right: draw("right", 3 * inp),
+            core: None,
             rank: 3,
             offset: Offset::None,
         };
-        let adapter = Lora.build(linear.frozen().unwrap(), start, 2.0, &device).unwrap();
+        let site = Site::alone(&name, linear.frozen().unwrap(), 3, 2.0, Seed(7), &device);
+        let adapter = Lora::DEFAULT.build(&site, Some(start)).unwrap();
         variables.extend(adapter.trainable().into_iter().map(|(part, var)| (format!("{name}.{part}"), var)));
         linear.mount("a", adapter).unwrap();
     }
@@ -175,8 +177,11 @@ fn a_head_with_an_adapter_loses_as_its_logits_do() {
             1 => {
                 let [out, inp] = head.shape();
                 let draw = |count: usize| Seed(9).normal(count).into_iter().map(|v| 0.2 * v).collect();
-                let start = Start { left: draw(out), right: draw(inp), rank: 1, offset: Offset::Shadow };
-                let adapter = Lora.build(head.frozen().unwrap(), start, 1.5, &cpu()).unwrap();
+                let (left, right, offset) = (draw(out), draw(inp), Offset::Shadow);
+                let start = Start { left, right, core: None, rank: 1, offset };
+                let device = cpu();
+                let site = Site::alone("head", head.frozen().unwrap(), 1, 1.5, Seed(9), &device);
+                let adapter = Lora::DEFAULT.build(&site, Some(start)).unwrap();
                 let left = adapter.trainable().pop().unwrap().1;
                 left.assign(Seed(10).normal(out));
                 head.mount("b", adapter).unwrap();

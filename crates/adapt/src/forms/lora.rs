@@ -1,20 +1,44 @@
-//! `y = x Wᵀ + s·(x rightᵀ) leftᵀ`, left `[out, r]`, right `[r, in]`, both trained.
+//! `y = x Wᵀ + s·(x rightᵀ) leftᵀ`, left `[out, r]`, right `[r, in]`; both are trained, or one of them.
 //!
 //! With a shadow offset the frozen start is taken back inside the same product:
-//! `s·[(x rightᵀ) leftᵀ − (x right₀ᵀ) left₀ᵀ]`, a low-rank path of rank 2r of which half is trained.
+//! `s·[(x rightᵀ) leftᵀ − (x right₀ᵀ) left₀ᵀ]`, a low-rank path of rank 2r of which half is trained. Where one factor is
+//! frozen the difference is that of the other, and the rank stays r.
 //!
 //! Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3. The shadow offset is ours:
 //! the papers of offset starts write `W − s·left₀·right₀` into the base, which costs rounding in low precision, rules
-//! out quantised bases and makes "adapter off" a different model.
+//! out quantised bases and makes "adapter off" a different model. `trains = left` is LoRA-FA (Zhang et al., 2023,
+//! arXiv 2308.03303), and MiCA with a start of minor components: with `right` frozen the backward keeps `x rightᵀ`
+//! `[n, r]` and not x.
 
-use lowrank_record::{Card, Kind, Promise, Source};
-use lowrank_tensor::{Device, Matrix, Tensor, Var, from_rows, to_rows};
+use lowrank_record::{Card, Choice, Kind, Named, Options, Promise, Source};
+use lowrank_tensor::{Tensor, Var};
 
-use crate::form::{AdaptError, Adapter, Form, LowRankPath, Offset, Start};
+use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
+use crate::part::{Held, Stored};
+use crate::{AdaptError, Part};
 
-/// Low-rank adaptation with two trained factors.
-#[derive(Debug, Clone, Copy)]
-pub struct Lora;
+/// Low-rank adaptation with two factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lora {
+    /// What is trained.
+    pub trains: Trains,
+}
+
+/// The factors that are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trains {
+    /// Both.
+    Both,
+    /// `left` alone.
+    Left,
+    /// `right` alone.
+    Right,
+}
+
+impl Named for Trains {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("both", Trains::Both), ("left", Trains::Left), ("right", Trains::Right)];
+}
 
 static CARD: Card = Card {
     name: "lora",
@@ -28,90 +52,145 @@ static CARD: Card = Card {
     },
     needs: &[],
     promise: Promise::Exact,
-    choices: &[],
+    choices: &[Choice {
+        name: "trains",
+        default: "both",
+        values: "both | left | right",
+        meaning: "the factors that are trained: left alone is LoRA-FA, which keeps no inputs for the backward pass",
+    }],
     notes: &["with offset = shadow the start is taken back beside the weight, not inside it"],
 };
+
+impl Lora {
+    /// Both factors trained.
+    pub const DEFAULT: Lora = Lora { trains: Trains::Both };
+
+    fn adapter(&self, site: &Site<'_>, parts: Factors) -> LoraAdapter {
+        let ([out, inp], rank, device) = (site.base.shape(), parts.rank, site.device);
+        LoraAdapter {
+            left: Held::new(parts.left, [out, rank], device, self.trains != Trains::Right),
+            right: Held::new(parts.right, [rank, inp], device, self.trains != Trains::Left),
+            left0: parts.left0.map(|values| Held::new(values, [out, rank], device, false)),
+            right0: parts.right0.map(|values| Held::new(values, [rank, inp], device, false)),
+            scale: site.scale,
+        }
+    }
+}
+
+/// What an adapter is made of. A factor that is frozen is its own start.
+struct Factors {
+    left: Vec<f32>,
+    right: Vec<f32>,
+    rank: usize,
+    left0: Option<Vec<f32>>,
+    right0: Option<Vec<f32>>,
+}
 
 impl Form for Lora {
     fn card(&self) -> &'static Card {
         &CARD
     }
 
-    fn build(
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![("trains", self.trains.name().to_owned())]
+    }
+
+    fn configure(&self, options: &Options) -> Result<Box<dyn Form>, AdaptError> {
+        Ok(Box::new(Lora { trains: options.named("trains")? }))
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Factors
+    }
+
+    fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {
+        let Start { left, right, rank, offset, .. } = Start::factors(&CARD, site, start)?;
+        let never = |why| AdaptError::NeverLearns { form: CARD.name, why };
+        let zero = |values: &[f32]| values.iter().all(|&value| value == 0.0);
+        if self.trains == Trains::Left && zero(&right) {
+            return Err(never("right is zero and frozen, so left has no gradient; choose trains = both"));
+        }
+        if self.trains == Trains::Right && zero(&left) {
+            return Err(never(
+                "left is zero and frozen, so right has no gradient; choose trains = left or both, or a start whose left is \
+                 not zero",
+            ));
+        }
+        let kept = |values: &[f32], trained| (offset == Offset::Shadow && trained).then(|| values.to_vec());
+        let left0 = kept(&left, self.trains != Trains::Right);
+        let right0 = kept(&right, self.trains != Trains::Left);
+        Ok(Box::new(self.adapter(site, Factors { left, right, rank, left0, right0 })))
+    }
+
+    fn restore(
         &self,
-        base: &Matrix,
-        start: Start,
-        scale: f64,
-        device: &Device,
+        site: &Site<'_>,
+        parts: Vec<Part>,
+        offset: Offset,
     ) -> Result<Box<dyn Adapter>, AdaptError> {
-        let [out, inp] = base.shape();
-        let Start { left, right, rank, offset } = start;
-        // A rank above the weight's is wasteful, not wrong: an exported offset has twice the rank of its start.
-        if rank == 0 {
-            return Err(AdaptError::Rank);
+        let [out, inp] = site.base.shape();
+        let mut stored = Stored::new(&CARD, parts);
+        let rank = stored.rank("right", 0)?;
+        let right = stored.take("right", &[rank, inp])?;
+        let left = stored.take("left", &[out, rank])?;
+        let shadow = offset == Offset::Shadow;
+        let (mut left0, mut right0) = (None, None);
+        if shadow && self.trains != Trains::Left {
+            right0 = Some(stored.take("right0", &[rank, inp])?);
         }
-        if left.len() != out * rank || right.len() != rank * inp {
-            return Err(AdaptError::Shape { left: left.len(), right: right.len(), rank, out, inp });
+        if shadow && self.trains != Trains::Right {
+            left0 = Some(stored.take("left0", &[out, rank])?);
         }
-        let origin = (offset == Offset::Shadow).then(|| Origin {
-            // The subtraction of the start is folded in once, here: it never changes.
-            taken_back: from_rows(
-                left.iter().map(|&value| -(scale as f32) * value).collect(),
-                [out, rank],
-                device,
-            ),
-            right: from_rows(right.clone(), [rank, inp], device),
-        });
-        let left = Var::new(left, [out, rank], device);
-        let right = Var::new(right, [rank, inp], device);
-        Ok(Box::new(LoraAdapter { left, right, scale, origin }))
+        stored.finish()?;
+        Ok(Box::new(self.adapter(site, Factors { left, right, rank, left0, right0 })))
     }
 }
 
 struct LoraAdapter {
-    left: Var,
-    right: Var,
+    left: Held,
+    right: Held,
+    /// The start that is taken back, of each factor that is trained.
+    left0: Option<Held>,
+    right0: Option<Held>,
     scale: f64,
-    origin: Option<Origin>,
-}
-
-struct Origin {
-    /// `−s·left₀`.
-    taken_back: Tensor<2>,
-    /// `right₀`.
-    right: Tensor<2>,
 }
 
 impl LoraAdapter {
     fn path(&self) -> LowRankPath {
-        let (left, right) = (self.left.tensor() * self.scale, self.right.tensor());
-        match &self.origin {
-            None => LowRankPath { left, right },
-            Some(origin) => LowRankPath {
-                left: Tensor::cat(vec![left, origin.taken_back.clone().autodiff()], 1),
-                right: Tensor::cat(vec![right, origin.right.clone().autodiff()], 0),
+        let (left, right) = (self.left.tensor(), self.right.tensor());
+        match (&self.left0, &self.right0) {
+            (None, None) => LowRankPath { left: left * self.scale, right },
+            (Some(left0), None) => LowRankPath { left: (left - left0.tensor()) * self.scale, right },
+            (None, Some(right0)) => LowRankPath { left: left * self.scale, right: right - right0.tensor() },
+            (Some(left0), Some(right0)) => LowRankPath {
+                left: Tensor::cat(vec![left * self.scale, left0.tensor() * -self.scale], 1),
+                right: Tensor::cat(vec![right, right0.tensor()], 0),
             },
         }
     }
 }
 
 impl Adapter for LoraAdapter {
-    fn apply(&self, _base: &Matrix, x: &Tensor<2>) -> Tensor<2> {
-        let LowRankPath { left, right } = self.path();
-        // (x rightᵀ) leftᵀ: 2·n·r·(in + out) flops instead of 2·n·in·out.
-        x.clone().matmul(right.transpose()).matmul(left.transpose())
+    fn effect<'a>(&'a self, _layer: Layer<'a>, _x: &'a Tensor<2>) -> Effect<'a> {
+        Effect::LowRank(self.path())
     }
 
     fn low_rank(&self) -> Option<LowRankPath> {
         Some(self.path())
     }
 
-    fn delta(&self, _base: &Matrix) -> Vec<f32> {
-        let LowRankPath { left, right } = self.path();
-        to_rows(left.inner().matmul(right.inner()))
+    fn delta(&self, _base: &lowrank_tensor::Matrix) -> Vec<f32> {
+        self.path().product()
     }
 
     fn trainable(&self) -> Vec<(&'static str, Var)> {
-        vec![("right", self.right.clone()), ("left", self.left.clone())]
+        [self.right.trained("right"), self.left.trained("left")].into_iter().flatten().collect()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![self.right.part("right"), self.left.part("left")];
+        parts.extend(self.right0.as_ref().map(|held| held.part("right0")));
+        parts.extend(self.left0.as_ref().map(|held| held.part("left0")));
+        parts
     }
 }

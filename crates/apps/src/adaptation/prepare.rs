@@ -176,7 +176,7 @@ impl Prepared {
         let kept = kept.map(|path| Kept { path, identity: &identity });
         if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
             let starts = stored_start::read(kept, &self.plan)?;
-            let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, form, ADAPTER)
+            let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, &*form, ADAPTER)
                 .input(format!("the stored start {}", kept.path.display()))?;
             let moved = largest_difference(&before, &sample_logits(&self.model)?);
             return Ok(Started { attached, evidence_peak: None, settings, moved, identity });
@@ -194,7 +194,7 @@ impl Prepared {
             &mut self.model.decoder,
             &self.plan,
             &*initialiser,
-            form,
+            &*form,
             offset,
             gradients.as_ref(),
             seed.at("init", name),
@@ -308,8 +308,8 @@ pub(super) fn initialiser(method: &Method) -> Result<Box<dyn Initialiser>, AppEr
     lowrank_init::by_name(&method.init, &method.init_options).input("--init")
 }
 
-fn form(name: &str) -> Result<&'static dyn Form, AppError> {
-    lowrank_adapt::by_name(name).ok_or_else(|| {
+fn form(name: &str) -> Result<Box<dyn Form>, AppError> {
+    lowrank_adapt::by_name(name, [("", ""); 0]).map_err(|_| {
         let known: Vec<&str> = lowrank_adapt::ALL.iter().map(|form| form.card().name).collect();
         AppError::usage(format!("--form {name}: known forms are {}", known.join(", ")))
     })

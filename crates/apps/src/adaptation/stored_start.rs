@@ -80,7 +80,7 @@ pub(super) fn read(kept: Kept<'_>, plan: &Plan) -> Result<Vec<Start>, AppError> 
         .map(|site| {
             let left = take(format!("{}.left", site.name))?;
             let right = take(format!("{}.right", site.name))?;
-            Ok(Start { left, right, rank: site.rank, offset })
+            Ok(Start { left, right, core: None, rank: site.rank, offset })
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Backward, in the cheap order: `dh = dy·left`, `dright = dhᵀ x`, `dleft = dyᵀ h` with the saved `h = x rightᵀ`, and
 //! `dx = dy·W + dh·right` accumulated in one buffer. There is no gradient for W, ever. Saved: x (shared with the
-//! caller), h `[n, r]`, left, right.
+//! caller; only where `right` is tracked, which alone needs it), h `[n, r]`, left, right.
 
 use burn::tensor::Tensor;
 
@@ -16,6 +16,8 @@ use super::composed;
 pub(super) struct Linear {
     pub(super) weight: Matrix,
     pub(super) bias: Option<Matrix>,
+    /// Whether a gradient of `right` may be asked for.
+    pub(super) right_tracked: bool,
 }
 
 /// A frozen linear layer with an optional low-rank path; the scale is already folded into `left`.
@@ -32,7 +34,8 @@ pub fn linear(
     if !is_cpu(&x.device()) {
         return composed::linear(x, weight, bias, low_rank);
     }
-    let operation = Linear { weight: weight.clone(), bias: bias.cloned() };
+    let right_tracked = low_rank.as_ref().is_some_and(|(_, right)| right.is_tracked());
+    let operation = Linear { weight: weight.clone(), bias: bias.cloned(), right_tracked };
     match low_rank {
         None => run1(x, operation),
         Some((left, right)) => run3(x, left, right, operation),
@@ -58,7 +61,9 @@ impl Linear {
             [x, left, right] => {
                 let rank = right.layout().shape()[0];
                 let hidden = tensor(hidden, &[n, rank]);
-                (output, vec![x.clone(), hidden, left.clone(), right.clone()])
+                let mut saved = vec![hidden, left.clone(), right.clone()];
+                saved.extend(self.right_tracked.then(|| x.clone()));
+                (output, saved)
             }
             _ => (output, Vec::new()),
         }
@@ -74,9 +79,10 @@ impl Linear {
         let [out, inp] = self.weight.shape();
         let n = grad.layout().shape()[0];
         let (factors, x, hidden, rank) = match saved {
-            [x, hidden, left, right] => {
+            [hidden, left, right, x @ ..] => {
                 let factors = kernel::LowRank { left: values::<T>(left), right: values::<T>(right) };
-                (Some(factors), values::<T>(x), values::<T>(hidden), right.layout().shape()[0])
+                let x = x.first().map_or(&[][..], values::<T>);
+                (Some(factors), x, values::<T>(hidden), right.layout().shape()[0])
             }
             _ => (None, &[][..], &[][..], 0),
         };
@@ -85,6 +91,7 @@ impl Linear {
             dleft: wanted.get(1).is_some_and(|&w| w),
             dright: wanted.get(2).is_some_and(|&w| w),
         };
+        assert!(!want.dright || self.right_tracked, "a factor that was not tracked is asked for a gradient");
         let gradients = kernel::backward::<T>(dy, x, hidden, &self.weight, factors, want);
         let mut list = vec![gradients.dx.map(|dx| tensor(dx, &[n, inp]))];
         if wanted.len() == 3 {
@@ -102,5 +109,25 @@ impl Fused for Linear {
 
     fn backward(&self, grad: FlexTensor, saved: Vec<FlexTensor>, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
         with_float!(grad, T => self.differentiate::<T>(&grad, &saved, wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inputs_are_kept_only_where_the_right_factor_is_tracked() {
+        let ones = |shape: [usize; 2]| tensor(vec![1.0_f64; shape[0] * shape[1]], &shape);
+        for right_tracked in [true, false] {
+            let weight = Matrix::from_f64(vec![0.5; 35], [7, 5]).unwrap();
+            let operation = Linear { weight, bias: None, right_tracked };
+            let (_, saved) = operation.forward(&[ones([4, 5]), ones([7, 3]), ones([3, 5])], true);
+            let inputs = saved.iter().filter(|saved| saved.layout().shape().to_vec() == [4, 5]).count();
+            assert_eq!(inputs, usize::from(right_tracked));
+            let gradients = operation.backward(ones([4, 7]), saved, &[true, true, right_tracked]);
+            assert_eq!(gradients[2].is_some(), right_tracked);
+            assert!(gradients[0].is_some() && gradients[1].is_some());
+        }
     }
 }

@@ -61,7 +61,10 @@ mod tests {
         let layout = Layout::dense(2, 2);
         let heads = Heads { heads: 2, kv_heads: 1, head_dim: 4 };
         vec![
-            (Box::new(linear::Linear { weight: weight([7, 5]), bias: None }), vec![[4, 5], [7, 3], [3, 5]]),
+            (
+                Box::new(linear::Linear { weight: weight([7, 5]), bias: None, right_tracked: true }),
+                vec![[4, 5], [7, 3], [3, 5]],
+            ),
             (Box::new(dense::Dense), vec![[4, 5], [7, 5]]),
             (Box::new(rms_norm::RmsNorm { epsilon: 1e-5 }), vec![[4, 5], [1, 5]]),
             (Box::new(layer_norm::LayerNorm { epsilon: 1e-5 }), vec![[4, 5], [1, 5], [1, 5]]),

@@ -1,8 +1,41 @@
 //! From what was typed to what a method is made of.
 
-use lowrank_record::{Card, Choice};
+use crate::{Card, Choice};
 
-use crate::InitError;
+/// Why a choice of a method cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// The method has no such choice.
+    #[error("{method} has no option {option}; {hint}")]
+    Unknown {
+        /// The method.
+        method: &'static str,
+        /// The option given.
+        option: String,
+        /// The nearest option, or all of them.
+        hint: String,
+    },
+    /// The same choice given twice.
+    #[error("{method}: option {option} is given twice; keep one")]
+    Repeated {
+        /// The method.
+        method: &'static str,
+        /// The option.
+        option: &'static str,
+    },
+    /// A value that the choice does not take.
+    #[error("{method}: {option} = {value} is not allowed; it takes {values}")]
+    Value {
+        /// The method.
+        method: &'static str,
+        /// The option.
+        option: &'static str,
+        /// The value given.
+        value: String,
+        /// What it takes.
+        values: &'static str,
+    },
+}
 
 /// Choices of one method: what was given, and the card's defaults for the rest. Every name has been checked.
 #[derive(Debug, Clone)]
@@ -31,22 +64,22 @@ impl Options {
     /// Checks the names of the choices against the card.
     ///
     /// # Errors
-    /// [`InitError::UnknownOption`], [`InitError::RepeatedOption`].
+    /// [`OptionError::Unknown`], [`OptionError::Repeated`].
     pub fn new<K: AsRef<str>, V: AsRef<str>>(
         card: &'static Card,
         options: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Options, InitError> {
+    ) -> Result<Options, OptionError> {
         let mut given: Vec<(&'static str, String)> = Vec::new();
         for (name, value) in options {
             let wanted = plain(name.as_ref());
             let known = || card.choices.iter().map(|choice| choice.name);
-            let name = known().find(|known| *known == wanted).ok_or_else(|| InitError::UnknownOption {
+            let name = known().find(|known| *known == wanted).ok_or_else(|| OptionError::Unknown {
                 method: card.name,
                 option: name.as_ref().to_owned(),
                 hint: nearest(&wanted, known()),
             })?;
             if given.iter().any(|(other, _)| *other == name) {
-                return Err(InitError::RepeatedOption { method: card.name, option: name });
+                return Err(OptionError::Repeated { method: card.name, option: name });
             }
             given.push((name, value.as_ref().to_owned()));
         }
@@ -56,8 +89,8 @@ impl Options {
     /// One of a few named values.
     ///
     /// # Errors
-    /// [`InitError::BadValue`].
-    pub fn named<T: Named>(&self, choice: &'static str) -> Result<T, InitError> {
+    /// [`OptionError::Value`].
+    pub fn named<T: Named>(&self, choice: &'static str) -> Result<T, OptionError> {
         let wanted = plain(self.text(choice));
         let found = T::NAMES.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         found.ok_or_else(|| self.bad(choice))
@@ -66,8 +99,8 @@ impl Options {
     /// A number above zero.
     ///
     /// # Errors
-    /// [`InitError::BadValue`].
-    pub fn positive(&self, choice: &'static str) -> Result<f64, InitError> {
+    /// [`OptionError::Value`].
+    pub fn positive(&self, choice: &'static str) -> Result<f64, OptionError> {
         let number = self.text(choice).parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
         number.ok_or_else(|| self.bad(choice))
     }
@@ -75,8 +108,8 @@ impl Options {
     /// A count from zero to `most`.
     ///
     /// # Errors
-    /// [`InitError::BadValue`].
-    pub fn count(&self, choice: &'static str, most: usize) -> Result<usize, InitError> {
+    /// [`OptionError::Value`].
+    pub fn count(&self, choice: &'static str, most: usize) -> Result<usize, OptionError> {
         let number = self.text(choice).parse().ok().filter(|x: &usize| *x <= most);
         number.ok_or_else(|| self.bad(choice))
     }
@@ -90,10 +123,10 @@ impl Options {
 
     /// The error for a value that a choice does not take.
     #[must_use]
-    pub fn bad(&self, choice: &'static str) -> InitError {
+    pub fn bad(&self, choice: &'static str) -> OptionError {
         let values = self.choice(choice).map_or("", |choice| choice.values);
         let value = self.text(choice).to_owned();
-        InitError::BadValue { method: self.card.name, option: choice, value, values }
+        OptionError::Value { method: self.card.name, option: choice, value, values }
     }
 
     fn choice(&self, name: &str) -> Option<&'static Choice> {
@@ -102,12 +135,14 @@ impl Options {
 }
 
 /// Lower case, words joined by hyphens.
-pub(crate) fn plain(name: &str) -> String {
+#[must_use]
+pub fn plain(name: &str) -> String {
     name.trim().to_lowercase().replace('_', "-")
 }
 
 /// "did you mean …" where a name is close, the list of names otherwise.
-pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+#[must_use]
+pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let close = known.clone().map(|name| (strsim::damerau_levenshtein(wanted, name), name)).min();
     match close {
         // More than half the letters wrong is another word.

@@ -1,0 +1,8 @@
+//! What must hold of every form, and what each form promises by itself.
+#![allow(clippy::unwrap_used)] // A failure here is a failure of the test.
+
+mod gradients;
+mod laws;
+mod merging;
+mod refusals;
+mod small;
