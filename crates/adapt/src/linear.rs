@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lowrank_tensor::ops::{self, Observer};
+use lowrank_tensor::ops::{self, InputObserver, Observer};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
 use crate::AdaptError;
@@ -55,13 +55,14 @@ pub struct Linear {
     adapters: Vec<Mounted>,
     merged: Option<Merged>,
     observer: Option<Arc<dyn Observer>>,
+    input_observer: Option<Arc<dyn InputObserver>>,
 }
 
 impl Linear {
     /// A layer without adapters. `bias: [1, out]`.
     #[must_use]
     pub fn new(weight: Weight, bias: Option<Matrix>) -> Linear {
-        Linear { weight, bias, adapters: Vec::new(), merged: None, observer: None }
+        Linear { weight, bias, adapters: Vec::new(), merged: None, observer: None, input_observer: None }
     }
 
     /// `[out, in]`.
@@ -172,6 +173,26 @@ impl Linear {
         self.observer = observer;
     }
 
+    /// Shows the layer's inputs to an observer in every forward pass in which nothing is recorded; `None` stops it.
+    pub fn observe_inputs(&mut self, observer: Option<Arc<dyn InputObserver>>) {
+        self.input_observer = observer;
+    }
+
+    /// Whether an observer sees this layer's inputs in forward passes.
+    #[must_use]
+    pub fn shows_inputs(&self) -> bool {
+        self.input_observer.is_some()
+    }
+
+    /// Shows inputs `[n, in]` to the observer of inputs without a product: for a layer whose output nobody wants.
+    pub fn show_inputs(&self, x: &Tensor<2>) {
+        if let Some(observer) = &self.input_observer
+            && !x.is_autodiff()
+        {
+            ops::show_inputs(x, observer);
+        }
+    }
+
     /// The layer's output. All low-rank adapters run inside the product with the weight, and so does an adapter of another
     /// kind that is alone; what several add is added up, each measured from the layer without any.
     ///
@@ -182,6 +203,7 @@ impl Linear {
     /// `x: [n, in] -> [n, out]`.
     #[must_use]
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.show_inputs(&x);
         let mut y = match &self.weight {
             Weight::Frozen(weight) => self.adapted(&x, weight),
             Weight::Trained(var) => self.with_bias(ops::dense(x.clone(), as_used(var.tensor(), &x))),

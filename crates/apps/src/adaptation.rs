@@ -3,6 +3,9 @@
 //!
 //! A command turns its own options into an [`Adaptation`], which no two methods differ in, and a [`Method`] for each.
 
+mod change;
+mod evidence;
+mod handed;
 mod handover;
 mod memory;
 mod method;
@@ -21,7 +24,7 @@ pub(crate) use memory::predict;
 pub(crate) use method::Method;
 pub(crate) use options::Adaptation;
 pub(crate) use outcome::{loss, mebibytes};
-pub(crate) use prepare::Prepared;
+pub(crate) use prepare::{Prepared, parameters};
 pub(crate) use session::{Folder, train};
 pub(crate) use settings::identity;
 pub(crate) use stored_start::{Kept, check as check_start, path as start_path};

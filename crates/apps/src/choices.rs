@@ -70,6 +70,16 @@ pub enum RecomputeChoice {
     Blocks,
 }
 
+/// Which tokens of the calibration text enter statistics of what layers are fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shown {
+    /// All but padding.
+    All,
+    /// Those that are learned: completions and answers, as PEFT's label mask.
+    Learned,
+}
+
 impl Widen {
     /// As the models know it.
     #[must_use]

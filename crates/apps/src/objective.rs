@@ -21,6 +21,20 @@ pub struct Trainable {
     pub variable: Var,
 }
 
+impl Trainable {
+    /// As the trainer sees it, with the value that it has now.
+    #[must_use]
+    pub fn parameter(&self) -> Parameter {
+        Parameter {
+            name: self.name.clone(),
+            shape: self.variable.shape(),
+            group: self.group,
+            decay: self.decay,
+            value: self.variable.values(),
+        }
+    }
+}
+
 /// A decoder on batches of examples.
 pub struct Training<'a> {
     model: &'a Decoder,
@@ -103,14 +117,7 @@ pub fn batches(examples: &[Example], batching: Batching) -> Result<Vec<Batch>, l
 
 impl Objective for Training<'_> {
     fn parameters(&self) -> Vec<Parameter> {
-        let parameter = |each: &Trainable| Parameter {
-            name: each.name.clone(),
-            shape: each.variable.shape(),
-            group: each.group,
-            decay: each.decay,
-            value: each.variable.values(),
-        };
-        self.variables.iter().map(parameter).collect()
+        self.variables.iter().map(Trainable::parameter).collect()
     }
 
     fn assign(&mut self, index: usize, value: &[f32]) -> Result<(), Failure> {

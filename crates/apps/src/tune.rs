@@ -120,7 +120,9 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     let [method] = &methods[..] else {
         return Err(AppError::usage("`init` starts one adapter"));
     };
+    let before_start = progress.now();
     let started = prepared.start(&ground, method, None, progress)?;
+    let start_seconds = progress.now() - before_start;
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
         write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(options))?;
@@ -137,8 +139,10 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         adapter: out,
         init: options.init.clone(),
         sites: started.attached.len(),
-        parameters: prepared.plan.parameters(),
-        evidence_peak_bytes: started.evidence_peak,
+        parameters: adaptation::parameters(&started),
+        evidence_peak_bytes: started.evidence.peak,
+        evidence_seconds: started.evidence.seconds,
+        start_seconds,
         verified,
         seconds: progress.now() - begun,
     })

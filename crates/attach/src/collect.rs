@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use faer::MatRef;
-use lowrank_init::{Exactness, Leading};
-use lowrank_linalg::{LinalgError, OuterProducts, Sketched, SubspaceIteration};
+use faer::{Mat, MatRef, unzip, zip};
+use lowrank_init::{Exactness, GradientMap, Leading};
+use lowrank_linalg::{LinalgError, OuterProducts, Sketched, SubspaceIteration, narrow};
 use lowrank_models::{Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Observer, Targets};
@@ -28,13 +28,26 @@ pub struct Calibration {
     pub targets: Targets,
     /// Rows, positions and document starts.
     pub layout: Layout,
+    /// Whether the inputs at each token enter the statistics of inputs: padding does not.
+    pub shown: Vec<bool>,
 }
 
-/// The leading factors of each site's gradient of the mean token loss, by site name.
+impl Calibration {
+    /// `Σ wᵢ` over the tokens that carry loss.
+    fn weight(&self) -> f64 {
+        let Targets { ids, weights } = &self.targets;
+        let carries = (0..ids.len()).filter(|&token| ids[token] >= 0);
+        carries.map(|token| weights.as_ref().map_or(1.0, |weights| f64::from(weights[token]))).sum()
+    }
+}
+
+/// The leading factors of each site's gradient of the mean token loss, or of a map of it, by site name.
 #[derive(Debug, Clone)]
 pub struct Gradients {
     /// Factors, captured share of the energy, whether the energy is exact.
     pub sites: BTreeMap<String, Sketched>,
+    /// Of which map of the gradient they are the factors.
+    pub of: GradientMap,
     /// Mean loss of the calibration text, in nats per token.
     pub loss: f64,
     /// Tokens that carry loss. (The rank of a gradient is at most the number of tokens shown, not this: keys and values have
@@ -48,6 +61,8 @@ enum Progress {
     Once { leading: Leading, seed: Seed },
     /// One of several passes over several batches.
     Pass(Box<SubspaceIteration>),
+    /// All of the gradient is added up over several batches.
+    Whole { leading: Leading, seed: Seed, sum: Mat<f64> },
     /// Finished on the one batch.
     Done(Box<Sketched>),
     /// Finished, and then shown more of the same gradient.
@@ -70,6 +85,8 @@ impl SiteTap {
         let [out, inp] = site.shape;
         let progress = if batches == 1 {
             Progress::Once { leading, seed }
+        } else if !leading.of.is_linear() {
+            Progress::Whole { leading, seed, sum: Mat::zeros(out, inp) }
         } else {
             let iteration = leading.in_passes(out, inp, seed);
             Progress::Pass(Box::new(iteration.map_err(AttachError::evidence(&site.name))?))
@@ -105,6 +122,9 @@ impl SiteTap {
                 let iteration = SubspaceIteration::clone(iteration);
                 iteration.finish(count.min(out).min(inp), None).map_err(AttachError::evidence(name))
             }
+            Progress::Whole { leading, seed, sum } => {
+                leading.of(narrow(sum.as_ref()).as_ref(), *seed).map_err(AttachError::evidence(name))
+            }
             Progress::Failed(source) => Err(AttachError::evidence(name)(source.clone())),
             Progress::Twice => Err(AttachError::SeenTwice { site: site() }),
             Progress::Once { .. } => Err(AttachError::NotReached { site: site() }),
@@ -130,6 +150,14 @@ impl Observer for SiteTap {
             // A layer that needs fewer passes than another is done before it.
             Progress::Pass(iteration) if iteration.passes_left() == 0 => Ok(None),
             Progress::Pass(iteration) => iteration.absorb_outer(delta, x).map(|()| None),
+            Progress::Whole { sum, .. } => {
+                let mut gradient = OuterProducts::new(out, inp);
+                gradient.push(delta, x).map(|()| {
+                    let part = gradient.form();
+                    zip!(sum, &part).for_each(|unzip!(sum, part)| *sum += f64::from(*part));
+                    None
+                })
+            }
             // X and δ of the first part are gone: what was found is the factors of a part of the gradient.
             Progress::Done(_) => Ok(Some(Progress::Twice)),
             Progress::Twice | Progress::Failed(_) => Ok(None),
@@ -148,7 +176,8 @@ impl Observer for SiteTap {
 /// # Errors
 /// [`AttachError::ExactInPasses`].
 pub fn admits_passes(leading: &Leading, batches: usize) -> Result<(), AttachError> {
-    if batches > 1 && leading.exactness == Exactness::Exact {
+    // A map of the gradient is decomposed whole, however many batches there are.
+    if batches > 1 && leading.exactness == Exactness::Exact && leading.of.is_linear() {
         return Err(AttachError::ExactInPasses { batches });
     }
     Ok(())
@@ -173,33 +202,66 @@ pub fn collect(
     if batches.is_empty() {
         return Err(AttachError::NoCalibration);
     }
-    let mut taps: BTreeMap<String, Arc<SiteTap>> = BTreeMap::new();
-    for site in &plan.sites {
-        let seed = seed.at("gradient", &site.name);
-        let tap = SiteTap::new(site, leading(site.rank), batches.len(), seed)?;
-        taps.insert(site.name.clone(), Arc::new(tap));
-    }
-    let passes = match batches.len() {
-        1 => 1,
-        _ => plan.sites.iter().map(|site| leading(site.rank).sketch.passes()).max().unwrap_or(0),
-    };
-    observe(model, &taps);
-    let outcome = run(model, &taps, batches, recompute, passes);
-    observe(model, &BTreeMap::new());
-    let (loss_sum, weight) = outcome?;
+    // Known beforehand: what Adam adds to a gradient's size is meant for the mean loss, and δ comes from the summed one.
+    let weight: f64 = batches.iter().map(Calibration::weight).sum();
     if weight <= 0.0 {
         return Err(AttachError::NoLoss);
     }
+    let of_sum = |rank: usize| {
+        let leading = leading(rank);
+        Leading { of: leading.of.of_sum(weight), ..leading }
+    };
     let mut sites = BTreeMap::new();
-    for site in &plan.sites {
-        let Some(tap) = taps.remove(&site.name) else { continue };
-        let mut sketched = tap.finish(&site.name, leading(site.rank).count)?;
-        // δ came from the summed loss.
-        sketched.svd.values.iter_mut().for_each(|value| *value /= weight);
-        sketched.energy /= weight * weight;
-        sites.insert(site.name.clone(), sketched);
+    let mut loss_sum = 0.0;
+    for round in rounds(plan, batches.len(), leading) {
+        let mut taps: BTreeMap<String, Arc<SiteTap>> = BTreeMap::new();
+        for site in round {
+            let seed = seed.at("gradient", &site.name);
+            let tap = SiteTap::new(site, of_sum(site.rank), batches.len(), seed)?;
+            taps.insert(site.name.clone(), Arc::new(tap));
+        }
+        let passes = |site: &Site| match leading(site.rank) {
+            Leading { of, .. } if !of.is_linear() => 1,
+            Leading { sketch, .. } => sketch.passes(),
+        };
+        let passes = if batches.len() == 1 { 1 } else { round.iter().map(passes).max().unwrap_or(0) };
+        observe(model, &taps);
+        let outcome = run(model, &taps, batches, recompute, passes);
+        observe(model, &BTreeMap::new());
+        loss_sum = outcome?;
+        for site in round {
+            let Some(tap) = taps.remove(&site.name) else { continue };
+            let wanted = leading(site.rank);
+            let mut sketched = tap.finish(&site.name, wanted.count)?;
+            if wanted.of == GradientMap::Itself {
+                // δ came from the summed loss.
+                sketched.svd.values.iter_mut().for_each(|value| *value /= weight);
+                sketched.energy /= weight * weight;
+            }
+            sites.insert(site.name.clone(), sketched);
+        }
     }
-    Ok(Gradients { sites, loss: loss_sum / weight, weight })
+    let of = plan.sites.first().map_or(GradientMap::Itself, |site| leading(site.rank).of);
+    Ok(Gradients { sites, of, loss: loss_sum / weight, weight })
+}
+
+/// Values of the whole gradients that are held at a time: 128 MB.
+const WHOLE: usize = 16 << 20;
+
+/// The sites whose gradients are collected together: all of them, unless several batches are added up into whole gradients;
+/// then as many as fit.
+fn rounds<'a>(plan: &'a Plan, batches: usize, leading: &dyn Fn(usize) -> Leading) -> Vec<&'a [Site]> {
+    let size = |site: &Site| {
+        let whole = batches > 1 && !leading(site.rank).of.is_linear();
+        if whole { site.shape[0] * site.shape[1] } else { 0 }
+    };
+    let mut held = plan.sites.first().map_or(0, size);
+    let together = |_: &Site, next: &Site| {
+        let sum = held + size(next);
+        held = if sum <= WHOLE { sum } else { size(next) };
+        sum <= WHOLE
+    };
+    plan.sites.chunk_by(together).collect()
 }
 
 /// Runs all passes; a tapped layer finishes by itself when there is one batch.
@@ -209,8 +271,8 @@ fn run(
     batches: &[Calibration],
     recompute: Recompute,
     passes: usize,
-) -> Result<(f64, f64), AttachError> {
-    let (mut loss_sum, mut weight) = (0.0, 0.0);
+) -> Result<f64, AttachError> {
+    let mut loss_sum = 0.0;
     for pass in 0..passes {
         for batch in batches {
             let passed = model.gradients(
@@ -223,12 +285,11 @@ fn run(
             )?;
             if pass == 0 {
                 loss_sum += passed.loss_sum;
-                weight += passed.weight;
             }
         }
         taps.values().for_each(|tap| tap.end_pass());
     }
-    Ok((loss_sum, weight))
+    Ok(loss_sum)
 }
 
 fn observe(model: &mut Decoder, taps: &BTreeMap<String, Arc<SiteTap>>) {
@@ -245,7 +306,8 @@ mod tests {
     /// Shows a tap the same batch in two halves.
     fn seen_in_halves(batches: usize) -> Result<Sketched, AttachError> {
         let site = Site { name: "layer".to_owned(), shape: [5, 4], rank: 1, alpha: 1.0, scale: 1.0 };
-        let leading = Leading { count: 2, exactness: Exactness::Fast, sketch: Sketch::for_rank(2) };
+        let (sketch, of) = (Sketch::for_rank(2), GradientMap::Itself);
+        let leading = Leading { count: 2, exactness: Exactness::Fast, sketch, of };
         let tap = SiteTap::new(&site, leading, batches, Seed(1))?;
         let (x, delta) = (Seed(2).normal(6 * 4), Seed(3).normal(6 * 5));
         for _ in 0..leading.sketch.passes() {

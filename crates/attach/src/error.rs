@@ -62,6 +62,30 @@ pub enum AttachError {
     /// No text to calibrate with.
     #[error("the start needs gradients, but there is no calibration text")]
     NoCalibration,
+    /// No text to show the layers.
+    #[error("the start needs to see what the layers are fed, but there is no calibration text")]
+    NoInputs,
+    /// Every token of the calibration text is left out.
+    #[error(
+        "no token of the calibration text is shown to the start: all are padding, or all are prompt where only what is learned          is shown; check the data's completions, --loss-on or --shown"
+    )]
+    NothingShown,
+    /// The inputs of a layer could not be summed up.
+    #[error("inputs of {site}: {source}")]
+    Inputs {
+        /// The layer.
+        site: String,
+        /// What is wrong.
+        source: lowrank_linalg::LinalgError,
+    },
+    /// Ranks were given out, and none was left for any layer.
+    #[error(
+        "{init} leaves every layer without a rank: what was seen of the inputs explains nothing; show it more text"
+    )]
+    NoRanks {
+        /// The initialiser.
+        init: &'static str,
+    },
     /// No token of the calibration text carries loss.
     #[error("no token of the calibration text carries loss; check the data's completions or --loss-on")]
     NoLoss,
@@ -139,16 +163,6 @@ pub enum AttachError {
         /// Layers of the plan.
         want: usize,
     },
-    /// A stored start of another rank than the plan's.
-    #[error("the stored start of {site} has rank {rank}, the plan {want}; was it kept from another run?")]
-    StoredRank {
-        /// The layer.
-        site: String,
-        /// The rank of the factors.
-        rank: usize,
-        /// The rank of the plan.
-        want: usize,
-    },
     /// A start that is not zero, and nothing that takes it back.
     #[error(
         "{site}: {init} starts at a change that is not zero; without an offset the model would begin as another function. \
@@ -160,31 +174,32 @@ pub enum AttachError {
         /// The initialiser.
         init: &'static str,
     },
-    /// A start that brings its own base.
+    /// An initialiser beside a form that makes its own start.
     #[error(
-        "{site}: {init} puts another weight in the base's place, which this version can neither keep nor take up again; choose \
-         another start"
+        "the form {form} makes its own start, so {init} has no place in it; leave --init out, or choose a form of two factors"
     )]
-    Replaces {
-        /// The layer.
-        site: String,
+    TakesNoStart {
+        /// The form.
+        form: &'static str,
         /// The initialiser.
         init: &'static str,
     },
-    /// A start with a matrix between its factors, which no form here trains.
-    #[error(
-        "{site}: {init} starts with a small matrix between the factors, which no form of this version has"
-    )]
-    Core {
+    /// A form of two factors without an initialiser.
+    #[error("the form {form} needs a start; choose one by --init (see `lowrank list`)")]
+    NeedsStart {
+        /// The form.
+        form: &'static str,
+    },
+    /// A stored start lacks the weight that it belongs on.
+    #[error("the stored start of {site} does not hold the weight that it belongs on; start the run anew")]
+    StoredBase {
         /// The layer.
         site: String,
-        /// The initialiser.
-        init: &'static str,
     },
     /// An adapter with more than two factors.
     #[error(
-        "the adapter's {site} has a magnitude or a bias beside its factors, or sits on an embedding; this version applies \
-         plain low-rank factors of linear layers only"
+        "the adapter's {site} has a bias beside its factors, or sits on an embedding; this version applies factors of linear \
+         layers only"
     )]
     Beside {
         /// The layer.
@@ -205,6 +220,11 @@ pub enum AttachError {
 }
 
 impl AttachError {
+    /// For `map_err`: statistics of the inputs of this layer that could not be had.
+    pub(crate) fn inputs(site: &str) -> impl Fn(lowrank_linalg::LinalgError) -> AttachError + '_ {
+        move |source| AttachError::Inputs { site: site.to_owned(), source }
+    }
+
     /// For `map_err`: a failed decomposition of the gradient of this layer.
     pub(crate) fn evidence(site: &str) -> impl Fn(lowrank_linalg::LinalgError) -> AttachError + '_ {
         move |source| AttachError::Evidence { site: site.to_owned(), source }

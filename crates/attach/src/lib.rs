@@ -1,16 +1,23 @@
-//! Where starts meet layers: which layers are adapted ([`Plan`]), what a start must be shown ([`collect`]), and
+//! Where starts meet layers: which layers are adapted ([`Plan`]), what a start must be shown ([`collect`],
+//! [`collect_inputs`]), and
 //! mounting the result ([`attach`](attach()), [`attach_stored`], [`restore`]).
 //!
 //! This is the only crate that knows both initialisers and forms.
 
 mod collect;
 mod error;
+mod inputs;
 mod mount;
 mod plan;
+mod ranks;
+mod start;
 mod targets;
 
 pub use collect::{Calibration, Gradients, admits_passes, collect};
 pub use error::AttachError;
-pub use mount::{Attached, attach, attach_stored, restore};
+pub use inputs::{InputStatistics, collect_inputs};
+pub use mount::{Attached, StoredParts, StoredStart, Way, attach, attach_stored, restore, restore_parts};
 pub use plan::{Plan, Site};
+pub use ranks::largest_rank;
+pub use start::Collected;
 pub use targets::Targets;

@@ -9,6 +9,7 @@ mod generate;
 mod gguf;
 mod gguf_save;
 mod gradient;
+mod inputs;
 pub mod load;
 mod rope;
 mod rope_scaling;

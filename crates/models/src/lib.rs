@@ -5,7 +5,9 @@
 
 pub mod decoder;
 mod error;
+mod mlp;
 
 pub use decoder::config::{Config, RopeScaling};
 pub use decoder::{Block, Cache, Decoder, Named, Passed, Recompute, Sampling, Widen};
 pub use error::ModelError;
+pub use mlp::{Mlp, Rows};

@@ -24,12 +24,25 @@ pub struct Batch {
     pub starts: Vec<u32>,
     /// Place in the document, from 0. Padding: 0.
     pub positions: Vec<u32>,
+    /// What stands at each place.
+    pub held: Vec<Held>,
     /// Rows.
     pub batch: usize,
     /// Places of a row.
     pub time: usize,
     /// Places that hold a token of an example; the others are padding.
     pub filled: usize,
+}
+
+/// What stands at a place of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing of an example.
+    Padding,
+    /// A token that is given: nothing is learned from predicting it.
+    Given,
+    /// A token that is predicted with loss, from the place before it.
+    Learned,
 }
 
 impl Batch {
@@ -155,6 +168,7 @@ impl<'a> BatchPlan<'a> {
             targets: vec![NO_TARGET; places],
             starts: (0..places).map(|place| (place % time) as u32).collect(),
             positions: vec![0; places],
+            held: vec![Held::Padding; places],
             batch: rows.len(),
             time,
             filled: rows.iter().map(|row| self.filled(row)).sum(),
@@ -179,6 +193,7 @@ fn lay(batch: &mut Batch, row: usize, start: usize, example: &Example) {
         batch.tokens[place] = example.tokens[at];
         batch.starts[place] = start as u32;
         batch.positions[place] = at as u32;
+        batch.held[place] = if at > 0 && example.loss[at] { Held::Learned } else { Held::Given };
         let learned = at + 1 < count && example.loss[at + 1];
         let target =
             if learned { Some(example.tokens[at + 1]) } else { example.next.filter(|_| at + 1 == count) };

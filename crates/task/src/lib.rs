@@ -24,7 +24,7 @@ mod summary;
 mod test_tokenizers;
 mod tokenizer;
 
-pub use batch::{Batch, BatchPlan, Batching, NO_TARGET};
+pub use batch::{Batch, BatchPlan, Batching, Held, NO_TARGET};
 pub use big_bench::BigBench;
 pub use chat::{ChatTemplate, Date, LossOn, Marked};
 pub use error::TaskError;

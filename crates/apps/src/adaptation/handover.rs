@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowrank_adapt::Offset;
-use lowrank_attach::Attached;
+use lowrank_attach::{Attached, Plan};
 use lowrank_store::atomic::Existing;
-use lowrank_store::export::{fold, stack};
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
 use lowrank_task::Kind;
 
+use super::handed::{Handed, handed};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method};
-use crate::error::Because;
 use crate::model::{BASE_HASH, OFFSET, PROMPT};
 use crate::output::verified;
-use crate::recompress::recompress;
-use crate::verify::{allowed, largest_difference, logits_with, sample_logits};
+use crate::verify::{allowed, largest_difference, sample_logits};
 use crate::{AppError, Progress};
 
 /// Refuses to replace an adapter that is not this run's.
@@ -57,9 +55,10 @@ pub(crate) struct Written<'a> {
     pub(crate) steps: Option<u64>,
 }
 
-/// Writes the adapter as it stands, trained or just started, with the start's own factors in `initial/`; returns the
-/// largest difference of logits after reading it back. It takes its name only when it was verified: an older adapter of
-/// that name survives a failure. The model is left without adapters, its weights as they were opened.
+/// Writes the adapter as it stands, trained or just started, with the start's own factors in `initial/` where the change is a
+/// product of thin factors; returns the largest difference of logits after reading it back. It takes its name only when it
+/// was verified: an older adapter of that name survives a failure. The model is left without adapters, its weights as they
+/// were opened.
 ///
 /// # Errors
 /// [`AppError::Failed`] when it cannot be written, or is not what was trained once it is read back.
@@ -72,11 +71,13 @@ pub(crate) fn write(
     progress: &mut dyn Progress,
 ) -> Result<f64, AppError> {
     let provenance = provenance(prepared, options, method, started, written.steps);
-    let mut folder = folder(prepared, options, started, written, progress)?;
-    folder.provenance = provenance.clone();
+    let mut handed = handed(prepared, method, started, written, progress)?;
+    handed.add_provenance(&provenance);
     let mut initial = initial(prepared, options, started, written);
-    initial.provenance.extend(provenance);
-    write_verified(prepared, &folder, &initial, started, written, progress)
+    if let Some(initial) = &mut initial {
+        initial.provenance.extend(provenance);
+    }
+    write_verified(prepared, &handed, initial.as_ref(), started, written, progress)
 }
 
 /// Whether the factors belong on a base from which the start was taken away.
@@ -84,68 +85,40 @@ fn has_offset(started: &Started) -> bool {
     started.attached.iter().any(|each| each.offset != Offset::None)
 }
 
-/// The factors that the training began with, an adapter of their own.
+/// Whether the adapter belongs on a base of its own.
+fn is_replaced(started: &Started) -> bool {
+    started.attached.iter().any(|each| each.replaced)
+}
+
+/// The factors that the training began with, an adapter of their own; `None` for a form that makes its own start.
 fn initial(
     prepared: &Prepared,
     options: &Adaptation,
     started: &Started,
     written: Written<'_>,
-) -> AdapterFolder {
-    let factors = started.attached.iter().map(|each| factor(each, &each.initial)).collect();
-    let mut initial = AdapterFolder::new(config(prepared, options), factors);
+) -> Option<AdapterFolder> {
+    let factors: Option<Vec<Factor>> =
+        started.attached.iter().map(|each| each.initial.as_ref().map(|start| factor(each, start))).collect();
+    let mut initial = AdapterFolder::new(config(prepared, options, &started.plan), factors?);
     if has_offset(started) {
         let mark = "belongs on W - scale·B·A, not on the base itself".to_owned();
         initial.provenance.insert(OFFSET.to_owned(), mark);
+    }
+    if has_offset(started) || is_replaced(started) {
         // The unmodified base would be the wrong one; the changed one has a name only where it was written.
         initial.config.base_model = written.base.map(|path| path.display().to_string());
     }
-    initial
-}
-
-/// The adapter that is exact on the unmodified base.
-fn folder(
-    prepared: &Prepared,
-    options: &Adaptation,
-    started: &Started,
-    written: Written<'_>,
-    progress: &mut dyn Progress,
-) -> Result<AdapterFolder, AppError> {
-    let values = |each: &Attached, wanted: &str| {
-        let found = each.variables.iter().find(|(part, _)| *part == wanted);
-        found.map(|(_, variable)| variable.values()).unwrap_or_default()
-    };
-    let factors = started
-        .attached
-        .iter()
-        .map(|each| factor(each, &(values(each, "left"), values(each, "right"))))
-        .collect();
-    let mut folder = AdapterFolder::new(config(prepared, options), factors);
-    if has_offset(started) {
-        folder = stack(&folder, &initial(prepared, options, started, written))
-            .while_doing("taking the start back")?;
-        if written.recompress {
-            let rank_of = |module: &str| {
-                let site = started.attached.iter().find(|each| each.site.name == module);
-                site.map(|each| each.site.rank)
-            };
-            let (smaller, worst) = recompress(&folder, &rank_of)?;
-            folder = smaller;
-            progress
-                .say(&format!("recompressed to the rank of the start: relative error at most {worst:.2e}"));
-        }
-    }
-    // Scale folded in: no reader can get α, its square root or a pattern wrong.
-    fold(&folder).while_doing("folding the scale")
+    Some(initial)
 }
 
 fn factor(each: &Attached, (left, right): &(Vec<f32>, Vec<f32>)) -> Factor {
     let [out, inp] = each.site.shape;
-    Factor::linear(&each.site.name, (out, inp, each.site.rank), left.clone(), right.clone())
+    let rank = right.len() / inp.max(1);
+    Factor::linear(&each.site.name, (out, inp, rank), left.clone(), right.clone())
 }
 
 /// The configuration of the factors as they are trained, before anything is converted.
-fn config(prepared: &Prepared, options: &Adaptation) -> AdapterConfig {
-    let plan = &prepared.plan;
+fn config(prepared: &Prepared, options: &Adaptation, plan: &Plan) -> AdapterConfig {
     let targets = plan.sites.iter().map(|site| site.name.clone()).collect();
     let mut config = AdapterConfig::new(options.rank, options.alpha, Targets::List(targets));
     config.rank_stabilised = options.rank_stabilised;
@@ -193,34 +166,36 @@ fn prompt_format(prepared: &Prepared) -> &'static str {
     }
 }
 
-/// Writes beside, reads back, mounts what was read on the unmodified base, compares logits on sample tokens, and gives
-/// the result its name.
+/// Writes beside, reads back, mounts what was read on the unmodified base (or on the start's own), compares logits on sample
+/// tokens, and gives the result its name.
 fn write_verified(
     prepared: &mut Prepared,
-    folder: &AdapterFolder,
-    initial: &AdapterFolder,
+    handed: &Handed,
+    initial: Option<&AdapterFolder>,
     started: &Started,
     written: Written<'_>,
     progress: &mut dyn Progress,
 ) -> Result<f64, AppError> {
     let out = written.out;
     let trained = sample_logits(&prepared.model)?;
-    prepared.clear()?;
+    if is_replaced(started) {
+        prepared.model.unmount()?;
+    } else {
+        prepared.clear()?;
+    }
     let model = &mut prepared.model;
     let base = sample_logits(model)?;
     let mut expected = trained.clone();
-    if written.recompress && has_offset(started) {
-        // Another function, as was asked; the file is held to it, and what it costs is told.
-        expected = logits_with(model, folder)?;
+    if handed.is_approximate {
+        // Another function, as was asked or as the file can hold; the file is held to it, and what it costs is told.
+        expected = handed.logits(model)?;
         let difference = largest_difference(&trained, &expected);
-        progress.say(&format!(
-            "recompressed: logits differ from the trained adapter's by at most {difference:.1e}"
-        ));
+        progress
+            .say(&format!("the file's logits differ from the trained adapter's by at most {difference:.1e}"));
     }
-    verified(out, written.existing, |beside| {
-        folder.write_with_initial(initial, beside, Existing::Refuse).while_doing("writing the adapter")?;
-        let read = AdapterFolder::read(beside).while_doing("reading the adapter back")?;
-        let difference = largest_difference(&expected, &logits_with(model, &read)?);
+    let checked = verified(out, written.existing, |beside| {
+        handed.write(initial, beside)?;
+        let difference = largest_difference(&expected, &handed.read(beside)?.logits(model)?);
         let allowed = allowed(&base, &expected);
         // NaN is not within anything.
         if difference.is_nan() || difference > allowed {
@@ -231,5 +206,7 @@ fn write_verified(
             )));
         }
         Ok(difference)
-    })
+    });
+    prepared.clear()?;
+    checked
 }

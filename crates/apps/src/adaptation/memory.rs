@@ -146,8 +146,12 @@ pub(crate) fn predict(
     let per_step = flops.step(mean) * f64::from(options.accumulate);
     let (mut all, mut steps) = (0.0, 0);
     for method in methods {
-        if initialiser(method)?.needs().contains(&Need::Gradient) {
+        let needs = initialiser(method)?.map(|initialiser| initialiser.needs()).unwrap_or_default();
+        if needs.contains(&Need::Gradient) {
             all += flops.evidence(prepared, mean);
+        }
+        if needs.contains(&Need::Inputs) {
+            all += prepared.input_batches(options)? as f64 * flops.evaluation(mean);
         }
         if train {
             let settings = settings::of(prepared, options, method.rate)?;

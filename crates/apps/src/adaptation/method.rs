@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 
+/// The initialiser of a method whose form makes its own start.
+pub(crate) const OWN_START: &str = "none";
+
 /// What one run does on the ground that it shares with others.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Method {
     /// What progress, tables and plots call it.
     pub(crate) name: String,
-    /// The initialiser.
+    /// The initialiser; [`OWN_START`] for a form that makes its own start.
     pub(crate) init: String,
     /// Its choices.
     pub(crate) init_options: BTreeMap<String, String>,
     /// The form of the change.
     pub(crate) form: String,
+    /// Its choices.
+    pub(crate) form_options: BTreeMap<String, String>,
     /// Learning rate at the top of the schedule.
     pub(crate) rate: f64,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Widen};
+use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
 
 /// The ground on which methods are tried. Each field is the flag of `lowrank tune` of that name.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +43,8 @@ pub(crate) struct Adaptation {
     pub(crate) calibration_batch: usize,
     /// Rows of token ids to collect evidence on instead.
     pub(crate) calibration_tokens: Option<PathBuf>,
+    /// Which of its tokens enter statistics of inputs.
+    pub(crate) shown: Shown,
     /// Longest sequence in tokens; 0 is the model's context.
     pub(crate) max_length: usize,
     /// Whether several short records share a row.
@@ -109,6 +111,7 @@ impl Default for Adaptation {
             calibration: 0,
             calibration_batch: 0,
             calibration_tokens: None,
+            shown: Shown::All,
             max_length: 0,
             packing: true,
             format: FormatChoice::Auto,

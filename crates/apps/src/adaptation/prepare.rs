@@ -4,24 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowrank_adapt::{Form, Offset, Weight};
-use lowrank_attach::{
-    Attached, Calibration, Gradients, Plan, Targets as Chosen, admits_passes, attach, attach_stored, collect,
-};
-use lowrank_eval::layout;
-use lowrank_init::{Initialiser, Leading};
+use lowrank_attach::{Attached, Plan, Targets as Chosen, Way, admits_passes, attach, attach_stored};
+use lowrank_init::Initialiser;
 use lowrank_models::Recompute;
 use lowrank_record::{Need, Seed};
-use lowrank_task::{Batch, BatchPlan, Batching, Example, Layout};
+use lowrank_task::{Batching, Layout};
 use lowrank_tensor::Matrix;
-use lowrank_tensor::ops::Targets;
 
+use super::evidence::Told;
+use super::method::OWN_START;
 use super::stored_start::{self, Kept};
 use super::{Adaptation, Method, settings};
 use crate::choices::{OffsetChoice, RecomputeChoice};
-use crate::data::{Data, Reading, read, token_rows};
+use crate::data::{Data, Reading, read};
 use crate::error::Because;
 use crate::model::ADAPTER;
-use crate::objective::batches;
 use crate::verify::{largest_difference, sample_logits};
 use crate::{AppError, Model, Progress};
 
@@ -39,8 +36,10 @@ pub(crate) struct Prepared {
 /// A start on every layer.
 pub(crate) struct Started {
     pub(crate) attached: Vec<Attached>,
-    /// Largest memory of the evidence pass, where the system tells.
-    pub(crate) evidence_peak: Option<u64>,
+    /// The layers with the ranks that the start gave them.
+    pub(crate) plan: Plan,
+    /// What collecting the evidence took.
+    pub(crate) evidence: Told,
     /// The start's choices as they are in force.
     pub(crate) settings: Vec<(String, String)>,
     /// Largest difference that the start makes to sample logits.
@@ -60,7 +59,7 @@ impl Prepared {
         progress: &mut dyn Progress,
     ) -> Result<Prepared, AppError> {
         for method in methods {
-            form(&method.form)?;
+            form(method)?;
         }
         check_numbers(options)?;
         if options.model.is_some() && options.data.is_none() {
@@ -115,9 +114,12 @@ impl Prepared {
 
     /// Refuses a start that one of the layers cannot have, before anything is computed.
     fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
-        let initialiser = initialiser(method)?;
+        let form = form(method)?;
+        let Some(initialiser) = initialiser(method)? else { return Ok(()) };
+        let way = Way { initialiser: Some(&*initialiser), form: &*form, offset: Offset::Shadow };
+        way.check().input(&method.name)?;
         if initialiser.needs().contains(&Need::Gradient) {
-            let batches = self.calibration(options, Seed(options.seed))?.len();
+            let batches = self.calibration(options, Seed(options.seed), 1)?.len();
             for site in &self.plan.sites {
                 admits_passes(&initialiser.leading(site.rank), batches).input(&site.name)?;
             }
@@ -163,100 +165,50 @@ impl Prepared {
         kept: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Started, AppError> {
-        let name = method.init.as_str();
+        let name = method.name.as_str();
+        let form = form(method)?;
         let initialiser = initialiser(method)?;
-        let form = form(&method.form)?;
         let identity = settings::identity(self, options, method)?;
-        let settings =
-            initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let settings = initialiser.iter().flat_map(|initialiser| initialiser.settings());
+        let settings = settings.map(|(key, value)| (key.to_owned(), value)).collect();
         let before = sample_logits(&self.model)?;
-        if options.offset == OffsetChoice::Base {
-            self.originals = frozen(&self.model)?;
-        }
+        // Shared with the model, which may be given others.
+        self.originals = frozen(&self.model)?;
         let kept = kept.map(|path| Kept { path, identity: &identity });
         if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
-            let starts = stored_start::read(kept, &self.plan)?;
-            let attached = attach_stored(&mut self.model.decoder, &self.plan, starts, &*form, ADAPTER)
+            let (plan, starts) = stored_start::read(kept, &self.plan)?;
+            let attached = attach_stored(&mut self.model.decoder, &plan, starts, &*form, ADAPTER)
                 .input(format!("the stored start {}", kept.path.display()))?;
             let moved = largest_difference(&before, &sample_logits(&self.model)?);
-            return Ok(Started { attached, evidence_peak: None, settings, moved, identity });
+            let evidence = Told::default();
+            return Ok(Started { attached, plan, evidence, settings, moved, identity });
         }
         let seed = Seed(options.seed);
-        let (mut gradients, mut evidence_peak) = (None, None);
-        if initialiser.needs().contains(&Need::Gradient) {
-            progress.say(&format!("{name}: collecting the gradients of {} layers", self.plan.sites.len()));
-            progress.reset_peak();
-            gradients = Some(self.gradients(options, &|rank| initialiser.leading(rank), seed)?);
-            evidence_peak = progress.peak_memory();
-        }
+        let found = self.evidence(options, method, initialiser.as_deref(), progress)?;
+        let plan = match (initialiser.as_deref(), &found.inputs) {
+            (Some(initialiser), Some(inputs)) => {
+                let plan = self.plan.redistributed(initialiser, inputs, seed.at("init", "ranks"));
+                plan.while_doing(format!("giving out the ranks of {name}"))?
+            }
+            _ => self.plan.clone(),
+        };
         let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
+        let way = Way { initialiser: initialiser.as_deref(), form: &*form, offset };
         let attached = attach(
             &mut self.model.decoder,
-            &self.plan,
-            &*initialiser,
-            &*form,
-            offset,
-            gradients.as_ref(),
-            seed.at("init", name),
+            &plan,
+            way,
+            found.collected(),
+            seed.at("init", &method.init),
             ADAPTER,
         )
         .while_doing(format!("starting {name}"))?;
         warn(&attached, progress);
         if let Some(kept) = kept {
-            stored_start::write(&attached, kept)?;
+            stored_start::write(&self.model, &attached, kept)?;
         }
         let moved = largest_difference(&before, &sample_logits(&self.model)?);
-        Ok(Started { attached, evidence_peak, settings, moved, identity })
-    }
-
-    /// The leading factors of the gradient of each layer: of the first step's batch, or of what the options name.
-    fn gradients(
-        &mut self,
-        options: &Adaptation,
-        leading: &dyn Fn(usize) -> Leading,
-        seed: Seed,
-    ) -> Result<Gradients, AppError> {
-        let calibration: Vec<Calibration> = self
-            .calibration(options, seed)?
-            .into_iter()
-            .map(|batch| Calibration {
-                layout: layout(&batch),
-                targets: Targets { ids: batch.targets.into(), weights: None },
-                tokens: batch.tokens,
-            })
-            .collect();
-        collect(
-            &mut self.model.decoder,
-            &self.plan,
-            &calibration,
-            self.recompute,
-            leading,
-            seed.at("init", "evidence"),
-        )
-        .input("collecting gradients")
-    }
-
-    /// The batches on which gradients are collected.
-    fn calibration(&self, options: &Adaptation, seed: Seed) -> Result<Vec<Batch>, AppError> {
-        let rows = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
-        let batching = Batching { batch: rows, ..self.batching };
-        let train = &self.data.train;
-        let found = if let Some(file) = &options.calibration_tokens {
-            let rows: Vec<Example> = token_rows(file, &self.model)?.into_iter().map(whole_row).collect();
-            let time = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(2);
-            batches(&rows, Batching { time, packing: false, ..batching })
-        } else if options.calibration > 0 {
-            let order = seed.at("calibration", "order").permutation(train.len());
-            let chosen: Vec<Example> =
-                order.into_iter().take(options.calibration).map(|index| train[index].clone()).collect();
-            batches(&chosen, batching)
-        } else {
-            // The first step sees it next: no more memory than that step, and nothing that training would not see.
-            BatchPlan::new(train, self.batching, settings::data_order(options), 0)
-                .and_then(|plan| plan.batch(0))
-                .map(|batch| vec![batch])
-        };
-        found.input("batching the calibration text")
+        Ok(Started { attached, plan, evidence: found.told, settings, moved, identity })
     }
 
     /// Takes every adapter off and puts replaced weights back.
@@ -273,12 +225,6 @@ impl Prepared {
     }
 }
 
-/// A row of which every token behind the first carries loss.
-fn whole_row(tokens: Vec<u32>) -> Example {
-    let loss = (0..tokens.len()).map(|index| index > 0).collect();
-    Example { tokens, loss, next: None, line: 0 }
-}
-
 fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
     let mut all = Vec::new();
     for (name, linear) in model.decoder.sites() {
@@ -287,6 +233,14 @@ fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
         }
     }
     Ok(all)
+}
+
+/// Values that are trained.
+pub(crate) fn parameters(started: &Started) -> usize {
+    let values = |each: &Attached| -> usize {
+        each.variables.iter().map(|(_, variable)| variable.shape().iter().product::<usize>()).sum()
+    };
+    started.attached.iter().map(values).sum()
 }
 
 /// Repeats what starts warn of, once each with the number of layers.
@@ -300,19 +254,23 @@ fn warn(attached: &[Attached], progress: &mut dyn Progress) {
     }
 }
 
-/// The initialiser of a method, with its choices.
+/// The initialiser of a method, with its choices; `None` for a form that makes its own start.
 ///
 /// # Errors
 /// [`AppError::Usage`] naming the nearest known name.
-pub(super) fn initialiser(method: &Method) -> Result<Box<dyn Initialiser>, AppError> {
-    lowrank_init::by_name(&method.init, &method.init_options).input("--init")
+pub(super) fn initialiser(method: &Method) -> Result<Option<Box<dyn Initialiser>>, AppError> {
+    if method.init == OWN_START {
+        return Ok(None);
+    }
+    lowrank_init::by_name(&method.init, &method.init_options).input("--init").map(Some)
 }
 
-fn form(name: &str) -> Result<Box<dyn Form>, AppError> {
-    lowrank_adapt::by_name(name, [("", ""); 0]).map_err(|_| {
-        let known: Vec<&str> = lowrank_adapt::ALL.iter().map(|form| form.card().name).collect();
-        AppError::usage(format!("--form {name}: known forms are {}", known.join(", ")))
-    })
+/// The form of a method, with its choices.
+///
+/// # Errors
+/// [`AppError::Usage`] for a form that is not known, or a choice that it does not have.
+pub(super) fn form(method: &Method) -> Result<Box<dyn Form>, AppError> {
+    lowrank_adapt::by_name(&method.form, &method.form_options).input("--form")
 }
 
 fn check_numbers(options: &Adaptation) -> Result<(), AppError> {

@@ -5,13 +5,14 @@ use std::path::Path;
 use lowrank_attach::Attached;
 use lowrank_train::{Group, Settings, metrics};
 
+use super::change::Changes;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method, settings, stored_start};
 use crate::error::Because;
 use crate::objective::{Trainable, Training};
 use crate::training::{self, Told};
-use crate::{AppError, Progress};
+use crate::{AppError, Model, Progress};
 
 /// Where a run lives, and when it began.
 #[derive(Debug, Clone, Copy)]
@@ -80,12 +81,12 @@ pub(crate) fn train(
         seconds_to_first_step: watched.first_step.map(|at| at - begun),
         seconds_to_start: started_at - begun,
         start_difference: started.moved,
-        evidence_peak_bytes: started.evidence_peak,
+        evidence_peak_bytes: started.evidence.peak,
         training_peak_bytes: progress.peak_memory(),
         verified: None,
         curve: lines,
         times: watched.times,
-        changes: changes(&started)?,
+        changes: changes(&prepared.model, &started)?,
         started,
     })
 }
@@ -132,31 +133,21 @@ fn trainables(started: &Started) -> Vec<Trainable> {
     all
 }
 
+/// The shorter side up to which a change that is no product of thin factors is decomposed whole.
+const DECOMPOSED: usize = 1024;
+
 /// What the training made of each layer's change.
-fn changes(started: &Started) -> Result<Vec<SiteChange>, AppError> {
-    use lowrank_linalg::{LowRank, effective_rank};
+fn changes(model: &Model, started: &Started) -> Result<Vec<SiteChange>, AppError> {
+    let changes = Changes::of(model);
     let mut all = Vec::new();
     for each in &started.attached {
-        let [out, inp] = each.site.shape;
-        let part = |wanted: &str| {
-            each.variables.iter().find(|(part, _)| *part == wanted).map(|(_, var)| var.values())
-        };
-        let (Some(left), Some(right)) = (part("left"), part("right")) else { continue };
-        let build = |left: &[f32], right: &[f32]| {
-            LowRank::from_rows(left, right, out, inp, each.site.rank).while_doing(&each.site.name)
-        };
-        let mut change = build(&left, &right)?.times(each.site.scale);
-        if each.offset != lowrank_adapt::Offset::None {
-            let start = build(&each.initial.0, &each.initial.1)?.times(-each.site.scale);
-            change = change.add(&start).while_doing(&each.site.name)?;
-        }
-        let spectrum = change.factor().while_doing(&each.site.name)?;
+        let Some(spectrum) = changes.spectrum(each, DECOMPOSED)? else { continue };
         all.push(SiteChange {
             site: each.site.name.clone(),
             rank: each.site.rank,
             norm: spectrum.energy().sqrt(),
             largest: spectrum.values.first().copied().unwrap_or(0.0),
-            effective_rank: effective_rank(&spectrum.values),
+            effective_rank: lowrank_linalg::effective_rank(&spectrum.values),
         });
     }
     Ok(all)

@@ -7,7 +7,7 @@ use lowrank_store::hash;
 use lowrank_task::BatchPlan;
 use lowrank_train::{EarlyStop, Schedule, Settings, Shape};
 
-use super::prepare::{Prepared, initialiser};
+use super::prepare::{Prepared, form, initialiser};
 use super::{Adaptation, Method};
 use crate::AppError;
 use crate::choices::ScheduleChoice;
@@ -84,8 +84,10 @@ pub(crate) fn identity(
     options: &Adaptation,
     method: &Method,
 ) -> Result<BTreeMap<String, String>, AppError> {
-    let settings = initialiser(method)?.settings();
-    let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let words = |settings: Vec<(&'static str, String)>| {
+        settings.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let choices = initialiser(method)?.map(|initialiser| words(initialiser.settings())).unwrap_or_default();
     let rows = match &options.calibration_tokens {
         Some(file) => format!(
             " of {}",
@@ -99,9 +101,16 @@ pub(crate) fn identity(
         ("held-out data", data::hash(&prepared.data.held_out)),
         ("seed", options.seed.to_string()),
         ("init", method.init.clone()),
-        ("init options", settings.join(" ")),
-        ("calibration", format!("{} by {}{rows}", options.calibration, options.calibration_batch)),
+        ("init options", choices),
+        (
+            "calibration",
+            format!(
+                "{} by {}, {:?} shown{rows}",
+                options.calibration, options.calibration_batch, options.shown
+            ),
+        ),
         ("form", method.form.clone()),
+        ("form options", words(form(method)?.settings())),
         ("rank", options.rank.to_string()),
         ("alpha", options.alpha.to_string()),
         ("rank-stabilised", options.rank_stabilised.to_string()),

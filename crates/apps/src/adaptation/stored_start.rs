@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lowrank_adapt::{Offset, Start};
-use lowrank_attach::{Attached, Plan};
+use lowrank_adapt::{Linear, Offset, Part};
+use lowrank_attach::{Attached, Plan, Site, StoredStart};
 use lowrank_store::checkpoint::Checkpoint;
 
-use crate::AppError;
 use crate::error::Because;
+use crate::{AppError, Model};
 
 /// Where a run folder keeps its start.
 pub(crate) fn path(folder: &Path) -> PathBuf {
@@ -22,16 +22,32 @@ pub(crate) struct Kept<'a> {
     pub(crate) identity: &'a BTreeMap<String, String>,
 }
 
-/// Writes the factors of every layer, how they are taken back, and what decided them.
-pub(super) fn write(attached: &[Attached], kept: Kept<'_>) -> Result<(), AppError> {
-    let mut tensors = Vec::new();
-    for Attached { site, initial: (left, right), .. } in attached {
-        let [out, inp] = site.shape;
-        tensors.push((format!("{}.left", site.name), vec![out, site.rank], left.clone()));
-        tensors.push((format!("{}.right", site.name), vec![site.rank, inp], right.clone()));
+/// Writes the adapter of every layer as it starts, how its start is taken back, the weight that took the base's place if one
+/// did, and what decided them.
+pub(super) fn write(model: &Model, attached: &[Attached], kept: Kept<'_>) -> Result<(), AppError> {
+    let sites: BTreeMap<String, &Linear> = model.decoder.sites().into_iter().collect();
+    let (mut tensors, mut layers) = (Vec::new(), Vec::new());
+    for each in attached {
+        let (site, [out, inp]) = (&each.site, each.site.shape);
+        let at = |part: &str| format!("{}.{part}", site.name);
+        for part in &each.parts {
+            tensors.push((at(&format!("part.{}", part.name)), part.shape.clone(), part.values.clone()));
+        }
+        if let Some((left, right)) = &each.initial {
+            let rank = right.len() / inp.max(1);
+            tensors.push((at("initial.left"), vec![out, rank], left.clone()));
+            tensors.push((at("initial.right"), vec![rank, inp], right.clone()));
+        }
+        if each.replaced
+            && let Some(linear) = sites.get(&site.name)
+        {
+            tensors.push((at("base"), vec![out, inp], linear.frozen().while_doing(&site.name)?.to_f32()));
+        }
+        layers.push(serde_json::json!({
+            "layer": site.name, "rank": site.rank, "alpha": site.alpha, "offset": name(each.offset),
+        }));
     }
-    let offset = attached.first().map_or(Offset::None, |each| each.offset);
-    let json = serde_json::json!({"offset": name(offset), "identity": kept.identity});
+    let json = serde_json::json!({"layers": layers, "identity": kept.identity});
     Checkpoint { tensors, integers: Vec::new(), json }.save(kept.path).while_doing("storing the start")
 }
 
@@ -58,31 +74,53 @@ fn load(Kept { path, identity }: Kept<'_>) -> Result<Checkpoint, AppError> {
     Ok(stored)
 }
 
-/// Reads them in the plan's order.
+/// Reads them, with the plan as the start left it: it may have moved ranks between the layers.
 ///
 /// # Errors
-/// [`AppError::Usage`] when it was decided by something else, or a layer of the plan is not in the file.
-pub(super) fn read(kept: Kept<'_>, plan: &Plan) -> Result<Vec<Start>, AppError> {
+/// [`AppError::Usage`] when it was decided by something else, or is not a start of layers of the plan.
+pub(super) fn read(kept: Kept<'_>, plan: &Plan) -> Result<(Plan, Vec<StoredStart>), AppError> {
     let (stored, path) = (load(kept)?, kept.path);
-    let offset = [Offset::None, Offset::Shadow, Offset::Base]
-        .into_iter()
-        .find(|&offset| stored.json["offset"] == name(offset))
-        .ok_or_else(|| AppError::usage(format!("{} does not say its offset", path.display())))?;
-    let mut tensors: BTreeMap<String, Vec<f32>> =
-        stored.tensors.into_iter().map(|(name, _, values)| (name, values)).collect();
-    let mut take = |key: String| {
-        tensors
-            .remove(&key)
-            .ok_or_else(|| AppError::usage(format!("{} has no {key}; was the plan changed?", path.display())))
-    };
-    plan.sites
-        .iter()
-        .map(|site| {
-            let left = take(format!("{}.left", site.name))?;
-            let right = take(format!("{}.right", site.name))?;
-            Ok(Start { left, right, core: None, rank: site.rank, offset })
-        })
-        .collect()
+    let damaged = || AppError::usage(format!("{} is not a whole start; start the run anew", path.display()));
+    let layers: Vec<Layer> = serde_json::from_value(stored.json["layers"].clone()).map_err(|_| damaged())?;
+    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> =
+        stored.tensors.into_iter().map(|(name, shape, values)| (name, (shape, values))).collect();
+    let (mut sites, mut starts) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
+    for Layer { layer, rank, alpha, offset } in layers {
+        let planned = plan.sites.iter().find(|site| site.name == layer).ok_or_else(damaged)?;
+        let offset =
+            [Offset::None, Offset::Shadow, Offset::Base].into_iter().find(|&each| name(each) == offset);
+        let mut take = |part: &str| tensors.remove(&format!("{layer}.{part}"));
+        let initial = match (take("initial.left"), take("initial.right")) {
+            (Some((_, left)), Some((_, right))) => Some((left, right)),
+            (None, None) => None,
+            _ => return Err(damaged()),
+        };
+        let base = take("base").map(|(_, values)| values);
+        let prefix = format!("{layer}.part.");
+        let own: Vec<String> = tensors.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        let parts = own.into_iter().filter_map(|key| {
+            let (shape, values) = tensors.remove(&key)?;
+            Some(Part { name: key[prefix.len()..].to_owned(), shape, values })
+        });
+        starts.push(StoredStart {
+            parts: parts.collect(),
+            initial,
+            offset: offset.ok_or_else(damaged)?,
+            base,
+        });
+        let scale = lowrank_record::scale(alpha, rank, plan.rank_stabilised);
+        sites.push(Site { rank, alpha, scale, ..planned.clone() });
+    }
+    Ok((Plan { sites, rank_stabilised: plan.rank_stabilised }, starts))
+}
+
+/// What is kept of a layer beside its tensors.
+#[derive(serde::Deserialize)]
+struct Layer {
+    layer: String,
+    rank: usize,
+    alpha: f64,
+    offset: String,
 }
 
 fn name(offset: Offset) -> &'static str {

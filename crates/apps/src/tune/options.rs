@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AppError;
 use crate::adaptation::{Adaptation, Method};
-use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Widen};
+use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
 use crate::options::key_value;
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
@@ -64,6 +64,10 @@ pub struct Tune {
     /// How the change is parametrised; see `lowrank list`
     #[arg(long, default_value = "lora", value_name = "NAME", help_heading = "Adapter")]
     pub form: String,
+    /// A choice of the form, as name=value; may be repeated; see `lowrank explain NAME`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Adapter")]
+    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    pub form_option: Vec<(String, String)>,
     /// Rank of the change
     #[arg(long, default_value_t = 8, value_name = "R", help_heading = "Adapter")]
     pub rank: usize,
@@ -110,6 +114,9 @@ pub struct Tune {
     #[arg(long, value_name = "FILE.json", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_tokens: Option<PathBuf>,
+    /// Tokens that a start from inputs sees: all, or those that are learned
+    #[arg(long, default_value = "all", value_enum, help_heading = "Adapter")]
+    pub shown: Shown,
 
     /// Longest sequence in tokens; longer ones are cut; 0 is the model's context, at most 1024
     #[arg(long, default_value_t = 0, value_name = "TOKENS", help_heading = "Text")]
@@ -250,6 +257,7 @@ impl Tune {
             calibration: options.calibration,
             calibration_batch: options.calibration_batch,
             calibration_tokens: options.calibration_tokens,
+            shown: options.shown,
             max_length: options.max_length,
             packing: options.packing,
             format: options.format,
@@ -284,6 +292,7 @@ impl Tune {
             init: init.to_owned(),
             init_options,
             form: self.form.clone(),
+            form_options: self.form_option.iter().cloned().collect(),
             rate,
         };
         let own = method(&self.init, self.init_option.iter().cloned().collect(), self.own_rate());

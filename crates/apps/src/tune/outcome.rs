@@ -29,10 +29,14 @@ pub struct Initialised {
     pub init: String,
     /// Layers started.
     pub sites: usize,
-    /// Values in the factors.
+    /// Values that are trained.
     pub parameters: usize,
     /// Largest memory of the process while the evidence was collected.
     pub evidence_peak_bytes: Option<u64>,
+    /// Seconds of collecting it.
+    pub evidence_seconds: f64,
+    /// Seconds from the opened model to the mounted adapters, the evidence included.
+    pub start_seconds: f64,
     /// Largest difference of logits between the mounted and the re-read adapter.
     pub verified: f64,
     /// Seconds in all.

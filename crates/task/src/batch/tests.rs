@@ -28,6 +28,8 @@ fn a_hand_laid_row() {
     assert_eq!(batch.starts, [0, 0, 0, 3, 3, 5]);
     assert_eq!(batch.positions, [0, 1, 2, 0, 1, 0]);
     assert_eq!((batch.batch, batch.time, batch.loss_tokens(), batch.filled), (1, 6, 3, 5));
+    use Held::{Given, Learned, Padding};
+    assert_eq!(batch.held, [Given, Given, Learned, Given, Learned, Padding]);
 }
 
 #[test]
@@ -106,6 +108,7 @@ proptest! {
                 let (token, start) = (batch.tokens[place], batch.starts[place] as usize);
                 prop_assert!(start <= column);
                 // Token 0 is only ever padding here.
+                prop_assert_eq!(batch.held[place] == Held::Padding, token == 0);
                 if token == 0 {
                     prop_assert_eq!((start, batch.positions[place], batch.targets[place]), (column, 0, NO_TARGET));
                     continue;

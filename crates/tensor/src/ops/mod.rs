@@ -33,7 +33,7 @@ pub use pullback::pullback;
 pub use rms_norm::rms_norm;
 pub use rotary::{Rotary, rotary};
 pub use swiglu::swiglu;
-pub use tap::{Observer, tap};
+pub use tap::{InputObserver, Observer, show_inputs, tap};
 
 #[cfg(test)]
 mod tests {

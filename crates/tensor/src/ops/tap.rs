@@ -17,6 +17,43 @@ pub trait Observer: Send + Sync {
     fn observe(&self, inputs: &[f32], output_gradients: &[f32], n: usize);
 }
 
+/// Sees one layer's inputs `[n, in]`, row-major, in a forward pass. No gradient is needed for that.
+pub trait InputObserver: Send + Sync {
+    /// Called in the forward pass; `n` is the number of tokens. Layers that are fed the same tensor one after another are
+    /// shown the same memory.
+    fn observe_inputs(&self, inputs: &[f32], n: usize);
+}
+
+/// Shows `x: [n, in]` to an observer of inputs.
+///
+/// # Panics
+/// On a device other than the CPU: evidence is computed by the CPU's linear algebra.
+pub fn show_inputs(x: &Tensor<2>, observer: &Arc<dyn InputObserver>) {
+    assert!(is_cpu(&x.device()), "evidence is collected on the CPU device");
+    // An operation, because those are handed the engine's own memory; its output is the input, and nobody's.
+    drop(run1::<2, 2>(x.clone().inner(), Show(Arc::clone(observer))));
+}
+
+struct Show(Arc<dyn InputObserver>);
+
+impl fmt::Debug for Show {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Show")
+    }
+}
+
+impl Fused for Show {
+    fn forward(&self, inputs: &[FlexTensor], _keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let n = inputs[0].layout().shape()[0];
+        self.0.observe_inputs(values::<f32>(&inputs[0]), n);
+        (inputs[0].clone(), Vec::new())
+    }
+
+    fn backward(&self, grad: FlexTensor, _: Vec<FlexTensor>, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        vec![Some(grad)]
+    }
+}
+
 struct Tap {
     x: Tensor<2>,
     observer: Arc<dyn Observer>,

@@ -1,0 +1,95 @@
+//! The change of one layer as it is mounted: the exact factors of it on the base as it was opened, where it has such.
+
+use std::collections::BTreeMap;
+
+use lowrank_adapt::{Adapter, Linear, LowRankPath, Offset};
+use lowrank_attach::Attached;
+use lowrank_linalg::{LowRank, Svd, from_rows, svd_in_f64};
+use lowrank_tensor::to_rows;
+
+use crate::error::Because;
+use crate::model::ADAPTER;
+use crate::{AppError, Model};
+
+/// The layers of a model with what is mounted on them.
+pub(super) struct Changes<'a> {
+    sites: BTreeMap<String, &'a Linear>,
+}
+
+impl<'a> Changes<'a> {
+    pub(super) fn of(model: &'a Model) -> Changes<'a> {
+        Changes { sites: model.decoder.sites().into_iter().collect() }
+    }
+
+    fn linear(&self, each: &Attached) -> Result<&'a Linear, AppError> {
+        let linear = self.sites.get(&each.site.name).copied();
+        linear.ok_or_else(|| AppError::failed(format!("{} is no layer of the model", each.site.name)))
+    }
+
+    /// What is mounted on a layer.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] where nothing is.
+    pub(super) fn adapter(&self, each: &Attached) -> Result<&'a dyn Adapter, AppError> {
+        let mounted = self.linear(each)?.adapters().iter().find(|mounted| mounted.name == ADAPTER);
+        let mounted =
+            mounted.ok_or_else(|| AppError::failed(format!("{} holds no adapter", each.site.name)))?;
+        Ok(&*mounted.adapter)
+    }
+
+    /// The change of the base as it was opened (or of the one that the start put in its place), left `[out, k]` with the scale
+    /// in it and right `[k, in]`; `None` for a form whose change is no product of thin factors.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] naming the layer.
+    pub(super) fn factors(&self, each: &Attached) -> Result<Option<LowRank>, AppError> {
+        let Some(LowRankPath { left, right }) = self.adapter(each)?.low_rank() else { return Ok(None) };
+        let [out, inp] = each.site.shape;
+        let rank = right.dims()[0];
+        let factors = |left: &[f32], right: &[f32], rank| {
+            LowRank::from_rows(left, right, out, inp, rank).while_doing(&each.site.name)
+        };
+        let change = factors(&to_rows(left), &to_rows(right), rank)?;
+        match (&each.initial, each.offset) {
+            (Some((left, right)), Offset::Base) => {
+                let start = factors(left, right, right.len() / inp.max(1))?.times(-each.site.scale);
+                change.add(&start).while_doing(&each.site.name).map(Some)
+            }
+            _ => Ok(Some(change)),
+        }
+    }
+
+    /// The singular values and vectors of the change: from its thin factors, or of all of it where it has none and no more than
+    /// `dense` values on its shorter side; `None` where it has more.
+    ///
+    /// # Errors
+    /// As [`Changes::factors`].
+    pub(super) fn spectrum(&self, each: &Attached, dense: usize) -> Result<Option<Svd>, AppError> {
+        if let Some(change) = self.factors(each)? {
+            return change.factor().while_doing(&each.site.name).map(Some);
+        }
+        let [out, inp] = each.site.shape;
+        if out.min(inp) > dense {
+            return Ok(None);
+        }
+        let base = self.linear(each)?.frozen().while_doing(&each.site.name)?;
+        let values = self.adapter(each)?.delta(base);
+        let change = from_rows(&values, out, inp).while_doing(&each.site.name)?;
+        svd_in_f64(change.as_ref()).while_doing(&each.site.name).map(Some)
+    }
+
+    /// The best approximation of a change without thin factors at the rank of its layer, and its relative error in the Frobenius
+    /// norm (Eckart and Young, 1936).
+    ///
+    /// # Errors
+    /// As [`Changes::factors`].
+    pub(super) fn cut(&self, each: &Attached) -> Result<(LowRank, f64), AppError> {
+        let [out, inp] = each.site.shape;
+        let base = self.linear(each)?.frozen().while_doing(&each.site.name)?;
+        let values = self.adapter(each)?.delta(base);
+        let change = from_rows(&values, out, inp).while_doing(&each.site.name)?;
+        let svd = svd_in_f64(change.as_ref()).while_doing(&each.site.name)?;
+        let (norm, tail) = (svd.energy().sqrt(), svd.tail(each.site.rank));
+        Ok((svd.head(each.site.rank).balanced(1.0), if norm > 0.0 { tail / norm } else { 0.0 }))
+    }
+}

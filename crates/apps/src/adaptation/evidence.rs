@@ -1,0 +1,193 @@
+//! What a start is shown: gradients, inputs and the first rate, collected on calibration text.
+
+use lowrank_attach::{
+    Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs, largest_rank,
+};
+use lowrank_eval::layout;
+use lowrank_init::{Initialiser, Leading};
+use lowrank_record::{Need, Seed};
+use lowrank_task::{Batch, BatchPlan, Batching, Example, Held};
+use lowrank_tensor::ops::Targets;
+use lowrank_train::Group;
+
+use super::prepare::Prepared;
+use super::{Adaptation, Method, settings};
+use crate::choices::Shown;
+use crate::data::token_rows;
+use crate::error::Because;
+use crate::objective::batches;
+use crate::{AppError, Progress};
+
+/// Batches of the training to come of which inputs are looked at where nothing else is asked: statistics of inputs have more
+/// directions than one batch has tokens to tell of.
+const INPUT_BATCHES: usize = 16;
+
+/// What collecting took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Told {
+    /// Largest memory of the process meanwhile, where the system tells; `None` where nothing was collected.
+    pub(crate) peak: Option<u64>,
+    /// Seconds.
+    pub(crate) seconds: f64,
+}
+
+/// What was collected.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) gradients: Option<Gradients>,
+    pub(super) inputs: Option<InputStatistics>,
+    pub(super) first_rate: Option<f64>,
+    pub(super) told: Told,
+}
+
+impl Found {
+    pub(super) fn collected(&self) -> Collected<'_> {
+        Collected {
+            gradients: self.gradients.as_ref(),
+            inputs: self.inputs.as_ref(),
+            first_rate: self.first_rate,
+        }
+    }
+}
+
+impl Prepared {
+    /// Collects what the start of a method needs.
+    pub(super) fn evidence(
+        &mut self,
+        options: &Adaptation,
+        method: &Method,
+        initialiser: Option<&dyn Initialiser>,
+        progress: &mut dyn Progress,
+    ) -> Result<Found, AppError> {
+        let mut found = Found::default();
+        let Some(initialiser) = initialiser else { return Ok(found) };
+        let settings = settings::of(self, options, method.rate)?;
+        found.first_rate = Some(settings.rate_of(Group::Dense, 0));
+        let needs = initialiser.needs();
+        let (seed, begun) = (Seed(options.seed), progress.now());
+        let (name, layers) = (&method.name, self.plan.sites.len());
+        progress.reset_peak();
+        if needs.contains(&Need::Gradient) {
+            progress.say(&format!("{name}: collecting the gradients of {layers} layers"));
+            found.gradients = Some(self.gradients(options, &|rank| initialiser.leading(rank), seed)?);
+        }
+        if needs.contains(&Need::Inputs) {
+            let inputs = self.inputs(options, initialiser, seed)?;
+            progress.say(&format!(
+                "{name}: looked at what {layers} layers are fed, {} tokens in {} batches{}",
+                inputs.tokens,
+                inputs.batches,
+                if inputs.settled { "" } else { "; not settled: --calibration N shows it more" }
+            ));
+            found.inputs = Some(inputs);
+        }
+        if found.gradients.is_some() || found.inputs.is_some() {
+            found.told = Told { peak: progress.peak_memory(), seconds: progress.now() - begun };
+        }
+        Ok(found)
+    }
+
+    /// The leading factors of the gradient of each layer: of the first step's batch, or of what the options name.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for calibration text that cannot be read.
+    pub(crate) fn gradients(
+        &mut self,
+        options: &Adaptation,
+        leading: &dyn Fn(usize) -> Leading,
+        seed: Seed,
+    ) -> Result<Gradients, AppError> {
+        let calibration = self.shown(options, seed, 1)?;
+        collect(
+            &mut self.model.decoder,
+            &self.plan,
+            &calibration,
+            self.recompute,
+            leading,
+            seed.at("init", "evidence"),
+        )
+        .input("collecting gradients")
+    }
+
+    /// Statistics of what each layer is fed: in the batches of the first steps, or in what the options name.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for calibration text that cannot be read.
+    pub(crate) fn inputs(
+        &mut self,
+        options: &Adaptation,
+        initialiser: &dyn Initialiser,
+        seed: Seed,
+    ) -> Result<InputStatistics, AppError> {
+        let calibration = self.shown(options, seed, INPUT_BATCHES)?;
+        let most = self.plan.sites.iter().map(|site| largest_rank(initialiser, site)).max().unwrap_or(1);
+        collect_inputs(
+            &mut self.model.decoder,
+            &self.plan,
+            &calibration,
+            initialiser.inputs(most),
+            &|site| largest_rank(initialiser, site),
+            seed.at("init", "evidence"),
+        )
+        .input("collecting inputs")
+    }
+
+    /// How many batches a start from inputs looks at, at least.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for calibration text that cannot be read.
+    pub(super) fn input_batches(&self, options: &Adaptation) -> Result<usize, AppError> {
+        Ok(self.calibration(options, Seed(options.seed), INPUT_BATCHES)?.len())
+    }
+
+    /// The calibration text as evidence is collected on it.
+    fn shown(&self, options: &Adaptation, seed: Seed, usual: usize) -> Result<Vec<Calibration>, AppError> {
+        let let_in = |held: &Held| match options.shown {
+            Shown::All => *held != Held::Padding,
+            Shown::Learned => *held == Held::Learned,
+        };
+        let one = |batch: Batch| Calibration {
+            layout: layout(&batch),
+            shown: batch.held.iter().map(let_in).collect(),
+            targets: Targets { ids: batch.targets.into(), weights: None },
+            tokens: batch.tokens,
+        };
+        Ok(self.calibration(options, seed, usual)?.into_iter().map(one).collect())
+    }
+
+    /// The batches on which evidence is collected: those of the first steps, `usual` of them, or what the options name.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for calibration text that cannot be read.
+    pub(super) fn calibration(
+        &self,
+        options: &Adaptation,
+        seed: Seed,
+        usual: usize,
+    ) -> Result<Vec<Batch>, AppError> {
+        let rows = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
+        let batching = Batching { batch: rows, ..self.batching };
+        let train = &self.data.train;
+        let found = if let Some(file) = &options.calibration_tokens {
+            let rows: Vec<Example> = token_rows(file, &self.model)?.into_iter().map(whole_row).collect();
+            let time = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(2);
+            batches(&rows, Batching { time, packing: false, ..batching })
+        } else if options.calibration > 0 {
+            let order = seed.at("calibration", "order").permutation(train.len());
+            let chosen: Vec<Example> =
+                order.into_iter().take(options.calibration).map(|index| train[index].clone()).collect();
+            batches(&chosen, batching)
+        } else {
+            // The first steps see them next: no more memory than one of them, and nothing that training would not see.
+            BatchPlan::new(train, self.batching, settings::data_order(options), 0)
+                .and_then(|plan| (0..plan.batches().min(usual)).map(|index| plan.batch(index)).collect())
+        };
+        found.input("batching the calibration text")
+    }
+}
+
+/// A row of which every token behind the first carries loss.
+fn whole_row(tokens: Vec<u32>) -> Example {
+    let loss = (0..tokens.len()).map(|index| index > 0).collect();
+    Example { tokens, loss, next: None, line: 0 }
+}

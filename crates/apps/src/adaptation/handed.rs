@@ -1,0 +1,173 @@
+//! What is handed over: a PEFT folder made from the mounted adapters, by the exact road that their form has.
+//!
+//! A change that is a product of thin factors becomes a plain LoRA with its scale folded in, whatever trained it: exact, and
+//! loadable by every reader. DoRA keeps its magnitudes. A change without thin factors (a fully trained weight) becomes
+//! the best LoRA of the planned rank, and what that costs is told.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lowrank_attach::Attached;
+use lowrank_linalg::LowRank;
+use lowrank_store::atomic::Existing;
+use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
+
+use super::Method;
+use super::change::Changes;
+use super::handover::Written;
+use super::prepare::{Prepared, Started};
+use crate::error::Because;
+use crate::recompress::recompress;
+use crate::verify::logits_with;
+use crate::{AppError, Model, Progress};
+
+/// A folder to be written.
+pub(super) struct Handed {
+    folder: AdapterFolder,
+    /// Whether it does something else than the mounted adapters, beyond rounding.
+    pub(super) is_approximate: bool,
+}
+
+impl Handed {
+    pub(super) fn add_provenance(&mut self, facts: &BTreeMap<String, String>) {
+        self.folder.provenance.extend(facts.clone());
+    }
+
+    /// Writes it, with the start in `initial/` where there is one.
+    pub(super) fn write(&self, initial: Option<&AdapterFolder>, out: &Path) -> Result<(), AppError> {
+        match initial {
+            Some(initial) => self.folder.write_with_initial(initial, out, Existing::Refuse),
+            None => self.folder.write(out, Existing::Refuse),
+        }
+        .while_doing("writing the adapter")
+    }
+
+    /// What is read back.
+    pub(super) fn read(&self, out: &Path) -> Result<Handed, AppError> {
+        let folder = AdapterFolder::read(out).while_doing("reading the adapter back")?;
+        Ok(Handed { folder, is_approximate: self.is_approximate })
+    }
+
+    /// The logits of a model with it.
+    pub(super) fn logits(&self, model: &mut Model) -> Result<Vec<f32>, AppError> {
+        logits_with(model, &self.folder)
+    }
+}
+
+/// Makes the folder of what is mounted.
+///
+/// # Errors
+/// [`AppError::Failed`] naming the layer.
+pub(super) fn handed(
+    prepared: &Prepared,
+    method: &Method,
+    started: &Started,
+    written: Written<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Handed, AppError> {
+    let changes = Changes::of(&prepared.model);
+    let mut factors = Vec::with_capacity(started.attached.len());
+    let (mut whole, mut largest_error) = (0, 0.0_f64);
+    for each in &started.attached {
+        let change =
+            if method.form == "dora" { Some(directions(&changes, each)?) } else { changes.factors(each)? };
+        let (change, error) = match change {
+            Some(change) => (change, None),
+            None => {
+                let (cut, error) = changes.cut(each)?;
+                (cut, Some(error))
+            }
+        };
+        if let Some(error) = error {
+            whole += 1;
+            largest_error = largest_error.max(error);
+        }
+        factors.push(factor(&changes, method, each, &change)?);
+    }
+    let mut is_approximate = whole > 0;
+    if is_approximate {
+        progress.say(&format!(
+            "{whole} changes have no thin factors: written as the best of their rank, relative error at most {largest_error:.2e}"
+        ));
+    }
+    let mut folder = AdapterFolder::new(config(prepared, method, written, started, &factors), factors);
+    let wider =
+        |each: &Attached| folder.factor(&each.site.name).is_some_and(|factor| factor.rank > each.site.rank);
+    if written.recompress && method.form != "dora" && started.attached.iter().any(wider) {
+        let rank_of = |module: &str| {
+            let site = started.attached.iter().find(|each| each.site.name == module);
+            site.map(|each| each.site.rank)
+        };
+        let (smaller, worst) = recompress(&folder, &rank_of)?;
+        folder = smaller;
+        is_approximate = true;
+        progress.say(&format!("recompressed to the rank of the start: relative error at most {worst:.2e}"));
+    }
+    Ok(Handed { folder, is_approximate })
+}
+
+/// The factors of a DoRA's direction on the base as it was opened, left with the scale in it: those that are trained, and
+/// behind them those of a start that is taken back.
+fn directions(changes: &Changes<'_>, each: &Attached) -> Result<LowRank, AppError> {
+    let [out, inp] = each.site.shape;
+    let parts = changes.adapter(each)?.parts();
+    let part = |name: &str| {
+        let part = parts.iter().find(|part| part.name == name).map(|part| part.values.as_slice());
+        part.ok_or_else(|| AppError::failed(format!("{}: the adapter has no {name}", each.site.name)))
+    };
+    let factors = |left: &[f32], right: &[f32]| {
+        LowRank::from_rows(left, right, out, inp, right.len() / inp.max(1)).while_doing(&each.site.name)
+    };
+    let trained = factors(part("left")?, part("right")?)?.times(each.site.scale);
+    match &each.initial {
+        Some((left, right)) if each.offset != lowrank_adapt::Offset::None => {
+            let start = factors(left, right)?.times(-each.site.scale);
+            trained.add(&start).while_doing(&each.site.name)
+        }
+        _ => Ok(trained),
+    }
+}
+
+fn factor(
+    changes: &Changes<'_>,
+    method: &Method,
+    each: &Attached,
+    change: &LowRank,
+) -> Result<Factor, AppError> {
+    let [out, inp] = each.site.shape;
+    let (left, right) = change.to_rows();
+    let mut factor = Factor::linear(&each.site.name, (out, inp, change.rank()), left, right);
+    if method.form == "dora" {
+        let parts = changes.adapter(each)?.parts();
+        factor.magnitude = parts.into_iter().find(|part| part.name == "magnitude").map(|part| part.values);
+    }
+    Ok(factor)
+}
+
+/// Scale folded in: no reader can get α, its square root or a pattern wrong.
+fn config(
+    prepared: &Prepared,
+    method: &Method,
+    written: Written<'_>,
+    started: &Started,
+    factors: &[Factor],
+) -> AdapterConfig {
+    let rank = factors.first().map_or(1, |factor| factor.rank);
+    let targets = factors.iter().map(|factor| factor.module.clone()).collect();
+    let mut config = AdapterConfig::new(rank, rank as f64, Targets::List(targets));
+    // One entry a layer, by its full name: no pattern can match more than was meant.
+    let differs = factors.iter().filter(|factor| factor.rank != rank);
+    config.rank_pattern = differs.map(|factor| (factor.module.clone(), factor.rank)).collect();
+    config.alpha_pattern =
+        config.rank_pattern.iter().map(|(name, rank)| (name.clone(), *rank as f64)).collect();
+    config.task_type = Some("CAUSAL_LM".to_owned());
+    config.dora = method.form == "dora";
+    // A start that brought its own base belongs on that, where it was written.
+    let base = if started.attached.iter().any(|each| each.replaced) {
+        written.base
+    } else {
+        prepared.model.path.as_deref()
+    };
+    config.base_model = base.map(|path| path.display().to_string());
+    config
+}
