@@ -11,6 +11,8 @@
 //! 2023, section 3; PEFT's `tuners/adalora/layer.py`, with one difference: of equal scores PEFT sets all to zero that are
 //! at the threshold, here exactly the budget is kept, the first in the order of the layers.
 
+use std::collections::BTreeMap;
+
 use crate::{AdaptError, Part};
 
 /// When and how far the ranks fall. Steps are those of the optimiser, counted from 1.
@@ -208,39 +210,46 @@ impl RankSchedule {
     /// # Errors
     /// [`AdaptError::Budget`] when a part is missing, strange, or of another size.
     pub fn resume(&mut self, parts: Vec<Part>) -> Result<(), AdaptError> {
-        let mut parts: std::collections::BTreeMap<String, Vec<f32>> =
-            parts.into_iter().map(|part| (part.name, part.values)).collect();
-        let mut take = |name: String, count: usize| match parts.remove(&name) {
-            Some(values) if values.len() == count => Ok(values),
-            _ => {
-                Err(AdaptError::Budget { why: format!("the stored state has no {name} with {count} values") })
-            }
-        };
+        let mut stored = StoredState(parts.into_iter().map(|part| (part.name, part.values)).collect());
         let mut layers = self.layers.clone();
         for (index, layer) in layers.iter_mut().enumerate() {
             for (matrix, smoothed) in layer.matrices_mut() {
                 for (kind, values) in smoothed.kinds_mut() {
-                    *values = take(format!("{index}.{matrix}.{kind}"), values.len())?;
+                    *values = stored.take(&format!("{index}.{matrix}.{kind}"), values.len())?;
                 }
             }
         }
-        let kept: Result<Vec<Vec<bool>>, AdaptError> = layers
-            .iter()
-            .enumerate()
-            .map(|(index, layer)| {
-                let kept = take(format!("{index}.kept"), layer.rank)?;
-                Ok(kept.into_iter().map(|kept| kept != 0.0).collect())
-            })
-            .collect();
-        // Before the first cut there is nothing that was kept.
-        let kept = kept.ok();
-        if let Some(name) = parts.into_keys().next() {
+        // Before the first cut there is nothing that was kept; after it, of every layer.
+        let mut kept = None;
+        if stored.0.keys().any(|name| name.ends_with(".kept")) {
+            let mut all = Vec::with_capacity(layers.len());
+            for (index, layer) in layers.iter().enumerate() {
+                let values = stored.take(&format!("{index}.kept"), layer.rank)?;
+                all.push(values.into_iter().map(|value| value != 0.0).collect());
+            }
+            kept = Some(all);
+        }
+        if let Some(name) = stored.0.into_keys().next() {
             return Err(AdaptError::Budget {
                 why: format!("the stored state holds {name}, which is of no layer"),
             });
         }
         (self.layers, self.kept) = (layers, kept);
         Ok(())
+    }
+}
+
+/// Stored values by name, taken out one by one.
+struct StoredState(BTreeMap<String, Vec<f32>>);
+
+impl StoredState {
+    fn take(&mut self, name: &str, count: usize) -> Result<Vec<f32>, AdaptError> {
+        match self.0.remove(name) {
+            Some(values) if values.len() == count => Ok(values),
+            _ => {
+                Err(AdaptError::Budget { why: format!("the stored state has no {name} with {count} values") })
+            }
+        }
     }
 }
 
