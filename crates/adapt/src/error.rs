@@ -69,6 +69,16 @@ pub enum AdaptError {
         /// What is wrong, and what to do.
         why: &'static str,
     },
+    /// A row of zeros where a form divides by its length.
+    #[error(
+        "{form}: row {row} of the weight and its start is zero everywhere, so it has no direction; exclude this site"
+    )]
+    ZeroRow {
+        /// The form.
+        form: &'static str,
+        /// The row.
+        row: usize,
+    },
     /// A choice that does not fit the shape of the weight.
     #[error("{form}: {choice} = {value} does not fit a weight [{out}, {inp}]: {hint}")]
     Fit {
@@ -116,6 +126,12 @@ pub enum AdaptError {
         values: usize,
         /// The shape that it should have.
         wanted: String,
+    },
+    /// Numbers that make no schedule of ranks, or a stored state that is not one's own.
+    #[error("adalora's ranks: {why}")]
+    Budget {
+        /// What is wrong, and what to do.
+        why: String,
     },
     /// No form of this name.
     #[error("no form is called {name}; {hint}")]

@@ -268,3 +268,8 @@ impl Start {
         self.core.take().unwrap_or_else(identity)
     }
 }
+
+/// With its history where the inputs have autodiff enabled, and without it elsewhere.
+pub(crate) fn as_used(tensor: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    if x.is_autodiff() { tensor.autodiff() } else { tensor.inner() }
+}

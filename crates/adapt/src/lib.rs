@@ -9,11 +9,13 @@ mod form;
 pub mod forms;
 mod linear;
 mod part;
+mod rank_schedule;
 
 pub use error::AdaptError;
 pub use form::{Adapter, Effect, Form, Layer, LowRankPath, OfProduct, Offset, Site, Start, Takes};
 pub use linear::{Linear, Mounted, Weight};
 pub use part::Part;
+pub use rank_schedule::{Budget, RankSchedule, Triplets};
 
 use lowrank_record::Options;
 
@@ -22,7 +24,14 @@ pub const ALL: &[&dyn Form] = &[
     &forms::Lora::DEFAULT,
     &forms::Core::DEFAULT,
     &forms::Diag::DEFAULT,
+    &forms::Dora,
+    &forms::Vera::DEFAULT,
     &forms::Ia3::DEFAULT,
+    &forms::Loha,
+    &forms::Lokr::DEFAULT,
+    &forms::Oft::DEFAULT,
+    &forms::Boft::DEFAULT,
+    &forms::Adalora,
     &forms::Full,
 ];
 

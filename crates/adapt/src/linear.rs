@@ -6,7 +6,7 @@ use lowrank_tensor::ops::{self, InputObserver, Observer};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
 use crate::AdaptError;
-use crate::form::{Adapter, Effect, Layer, LowRankPath, OfProduct};
+use crate::form::{Adapter, Effect, Layer, LowRankPath, OfProduct, as_used};
 
 /// The weight of a layer.
 #[derive(Debug, Clone)]
@@ -389,11 +389,6 @@ impl Linear {
             .position(|mounted| mounted.name == name)
             .ok_or_else(|| AdaptError::Unknown(name.to_owned()))
     }
-}
-
-/// With its history where the inputs have autodiff enabled, and without it elsewhere.
-fn as_used(tensor: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
-    if x.is_autodiff() { tensor.autodiff() } else { tensor.inner() }
 }
 
 fn add(to: &mut [f32], change: &[f32]) {

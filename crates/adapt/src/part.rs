@@ -77,6 +77,10 @@ impl Stored {
         Stored { form, parts }
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.parts.iter().any(|part| part.name == name)
+    }
+
     /// The shape of a part, which decides the rank.
     pub(crate) fn shape(&self, name: &'static str) -> Result<&[usize], AdaptError> {
         let found = self.parts.iter().find(|part| part.name == name);
@@ -89,6 +93,20 @@ impl Stored {
         match self.shape(name)?.get(axis) {
             None | Some(0) => Err(AdaptError::Rank),
             Some(&rank) => Ok(rank),
+        }
+    }
+
+    /// The shape of a part that is a matrix with values.
+    pub(crate) fn matrix(&self, name: &'static str) -> Result<[usize; 2], AdaptError> {
+        match *self.shape(name)? {
+            [rows, cols] if rows > 0 && cols > 0 => Ok([rows, cols]),
+            ref other => Err(AdaptError::PartShape {
+                form: self.form.name,
+                part: name,
+                found: other.to_vec(),
+                values: other.iter().product(),
+                wanted: "a matrix".to_owned(),
+            }),
         }
     }
 

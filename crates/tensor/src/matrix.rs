@@ -87,6 +87,12 @@ impl Matrix {
         Ok(Matrix(Arc::new(Stored { shape, data: Data::Blocks { format, row_bytes, bytes } })))
     }
 
+    /// Whether both are one storage, so that what was computed of one holds of the other.
+    #[must_use]
+    pub fn is(&self, other: &Matrix) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// `[out, in]`.
     #[must_use]
     pub fn shape(&self) -> [usize; 2] {

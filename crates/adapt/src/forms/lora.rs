@@ -65,7 +65,7 @@ impl Lora {
     /// Both factors trained.
     pub const DEFAULT: Lora = Lora { trains: Trains::Both };
 
-    fn adapter(&self, site: &Site<'_>, parts: Factors) -> LoraAdapter {
+    pub(super) fn adapter(&self, site: &Site<'_>, parts: Factors) -> LoraAdapter {
         let ([out, inp], rank, device) = (site.base.shape(), parts.rank, site.device);
         LoraAdapter {
             left: Held::new(parts.left, [out, rank], device, self.trains != Trains::Right),
@@ -78,12 +78,12 @@ impl Lora {
 }
 
 /// What an adapter is made of. A factor that is frozen is its own start.
-struct Factors {
-    left: Vec<f32>,
-    right: Vec<f32>,
-    rank: usize,
-    left0: Option<Vec<f32>>,
-    right0: Option<Vec<f32>>,
+pub(super) struct Factors {
+    pub(super) left: Vec<f32>,
+    pub(super) right: Vec<f32>,
+    pub(super) rank: usize,
+    pub(super) left0: Option<Vec<f32>>,
+    pub(super) right0: Option<Vec<f32>>,
 }
 
 impl Form for Lora {
@@ -146,7 +146,7 @@ impl Form for Lora {
     }
 }
 
-struct LoraAdapter {
+pub(super) struct LoraAdapter {
     left: Held,
     right: Held,
     /// The start that is taken back, of each factor that is trained.
@@ -156,7 +156,7 @@ struct LoraAdapter {
 }
 
 impl LoraAdapter {
-    fn path(&self) -> LowRankPath {
+    pub(super) fn path(&self) -> LowRankPath {
         let (left, right) = (self.left.tensor(), self.right.tensor());
         match (&self.left0, &self.right0) {
             (None, None) => LowRankPath { left: left * self.scale, right },

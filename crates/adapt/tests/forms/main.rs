@@ -4,5 +4,8 @@
 mod gradients;
 mod laws;
 mod merging;
+mod ranks;
+mod reference;
 mod refusals;
 mod small;
+mod starts;

@@ -14,11 +14,12 @@ pub const ROWS: usize = 5;
 pub struct Row {
     pub form: Box<dyn Form>,
     pub offset: Offset,
+    pub rank: usize,
 }
 
 impl Row {
     pub fn name(&self) -> String {
-        format!("{} {:?} {:?}", self.form.card().name, self.form.settings(), self.offset)
+        format!("{} {:?} {:?} rank {}", self.form.card().name, self.form.settings(), self.offset, self.rank)
     }
 
     pub fn detached(&self) -> bool {
@@ -31,7 +32,7 @@ pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name: &str, choices: &[(&str, &str)], offsets: &[Offset]| {
         for &offset in offsets {
-            rows.push(Row { form: by_name(name, choices.iter().copied()).unwrap(), offset });
+            rows.push(Row { form: by_name(name, choices.iter().copied()).unwrap(), offset, rank: RANK });
         }
     };
     let taken_back = &[Offset::None, Offset::Shadow];
@@ -48,7 +49,26 @@ pub fn rows() -> Vec<Row> {
     for on in ["output", "input"] {
         add("ia3", &[("on", on)], own);
     }
-    add("full", &[], own);
+    add("dora", &[], taken_back);
+    for name in ["vera", "loha", "adalora", "full"] {
+        add(name, &[], own);
+    }
+    add("lokr", &[("zero", "second")], own);
+    for (size, share, cayley) in [("4", "false", "neumann"), ("6", "false", "exact"), ("4", "true", "exact")]
+    {
+        add("oft", &[("block-size", size), ("share", share), ("cayley", cayley), ("terms", "6")], own);
+    }
+    for (size, factors) in [("4", "1"), ("2", "2")] {
+        add("boft", &[("block-size", size), ("factors", factors)], own);
+    }
+    // At a low rank an elementwise product runs as a low-rank path, and both factors of a Kronecker product are products.
+    let mut low = |name: &str, choices: &[(&str, &str)], rank| {
+        let form = by_name(name, choices.iter().copied()).unwrap();
+        rows.push(Row { form, offset: Offset::None, rank });
+    };
+    low("loha", &[], 2);
+    low("lokr", &[], 1);
+    low("lokr", &[("decompose-both", "true"), ("decompose-factor", "4")], 1);
     rows
 }
 
@@ -85,7 +105,7 @@ pub fn start(form: &dyn Form, name: &str, offset: Offset) -> Option<Start> {
 pub fn mount(linear: &mut Linear, row: &Row, name: &str) {
     let device = cpu();
     let base = linear.frozen().unwrap().clone();
-    let site = Site::alone(name, &base, RANK, SCALE, Seed(5), &device);
+    let site = Site::alone(name, &base, row.rank, SCALE, Seed(5), &device);
     let adapter = row.form.build(&site, start(&*row.form, name, row.offset)).unwrap();
     linear.mount(name, adapter).unwrap();
 }
