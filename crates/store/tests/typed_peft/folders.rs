@@ -9,6 +9,9 @@ use lowrank_store::peft::{
 /// Module, outputs, inputs.
 pub type Site = (String, usize, usize);
 
+/// Parts of a module with their shapes.
+type Shapes = Vec<(&'static str, Vec<usize>)>;
+
 /// The modules that every adapter here changes.
 pub fn sites() -> Vec<Site> {
     let of_layer = |layer: usize| {
@@ -32,7 +35,7 @@ fn random(name: &str, part: &str, shape: &[usize]) -> TypedTensor {
 }
 
 /// A folder whose modules have the tensors of these shapes.
-fn folder(settings: Settings, parts: &dyn Fn(&Site) -> Vec<(&'static str, Vec<usize>)>) -> TypedFolder {
+fn folder(settings: Settings, parts: &dyn Fn(&Site) -> Shapes) -> TypedFolder {
     let module = |site: &Site| {
         let tensors = parts(site).into_iter().map(|(part, shape)| random(&site.0, part, &shape)).collect();
         TypedModule { module: site.0.clone(), tensors }
@@ -131,7 +134,7 @@ pub fn typed() -> Vec<(&'static str, TypedFolder)> {
     ]
 }
 
-fn kronecker(site: &Site, r: usize, both: bool) -> Vec<(&'static str, Vec<usize>)> {
+fn kronecker(site: &Site, r: usize, both: bool) -> Shapes {
     let ((out1, out2), (in1, in2)) = (kronecker_sides(site.1, -1), kronecker_sides(site.2, -1));
     let mut parts = Vec::new();
     if both && 2 * r < out1.max(in1) {
