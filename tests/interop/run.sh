@@ -3,6 +3,7 @@
 #
 #   LOWRANK_PYTHON         a Python with the packages of requirements.txt (default: .venv made by setup.sh)
 #   LOWRANK_BIN            the program (default: built here)
+#   LOWRANK_TYPED_FOLDERS  the program that writes adapters of every kind (default: built here)
 #   LOWRANK_INTEROP_WORK   folder for fixtures and outputs (default: a new one, removed at the end)
 #
 # Arguments name the scripts to run: run.sh forward pissa (default: all).
@@ -18,7 +19,11 @@ if [[ -z "${LOWRANK_BIN:-}" ]]; then
     (cd "$root" && cargo build --release --quiet --package lowrank-cli)
     LOWRANK_BIN="${CARGO_TARGET_DIR:-$root/target}/release/lowrank"
 fi
-export LOWRANK_BIN PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TQDM_DISABLE=1
+if [[ -z "${LOWRANK_TYPED_FOLDERS:-}" ]]; then
+    (cd "$root" && cargo build --release --quiet --package lowrank-store --example typed_folders)
+    LOWRANK_TYPED_FOLDERS="${CARGO_TARGET_DIR:-$root/target}/release/examples/typed_folders"
+fi
+export LOWRANK_BIN LOWRANK_TYPED_FOLDERS PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TQDM_DISABLE=1
 if [[ -n "${LOWRANK_INTEROP_WORK:-}" ]]; then
     work="$LOWRANK_INTEROP_WORK"
     mkdir -p "$work"
@@ -32,7 +37,7 @@ fi
 scripts=("$@")
 whole=0
 if [[ ${#scripts[@]} == 0 ]]; then
-    scripts=(forward pissa lora_ga adapters roads)
+    scripts=(forward pissa lora_ga adapters combine typed_peft roads)
     whole=1
     rm -rf "$work/results"
 fi

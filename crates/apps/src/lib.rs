@@ -1,12 +1,13 @@
 //! Applications that compose the rooms below; each is a module with its options and one function.
 //!
-//! [`tune`] and `init` start and train adapters, [`merge`] and [`export`] hand them on and verify what they wrote,
-//! [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`] and
-//! [`mod@reference`] print the cards.
+//! [`tune`] and `init` start and train adapters, [`combine`], [`merge`] and [`export`] hand them on and verify what
+//! they wrote, [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`]
+//! and [`mod@reference`] print the cards.
 
 mod adaptation;
 pub mod catalogue;
 mod choices;
+pub mod combine;
 mod data;
 mod embedded;
 mod error;

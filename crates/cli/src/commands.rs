@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
-    AppError, Progress as _, catalogue, evaluate, export, generate, inspect, merge, options as recipe,
-    pretrain, reference, tune,
+    AppError, Progress as _, catalogue, combine, evaluate, export, generate, inspect, merge,
+    options as recipe, pretrain, reference, tune,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,10 @@ pub fn command() -> Command {
             "Start an adapter without training it, for people who go on in Python",
         ))
         .subcommand(plain::<merge::Merge>("merge", "Write the model with an adapter merged into its weights"))
+        .subcommand(plain::<combine::Combine>(
+            "combine",
+            "Make one adapter of several for one base: sums, TIES, DARE, as PEFT's add_weighted_adapter",
+        ))
         .subcommand(plain::<export::Export>(
             "export",
             "Rewrite an adapter for one reader: PEFT, vLLM, llama.cpp, mistral.rs, MLX",
@@ -54,10 +58,10 @@ pub fn command() -> Command {
             "Perplexity and multiple choice, or logits, of a model with or without an adapter",
         ))
         .subcommand(plain::<generate::Generate>("generate", "Continue a prompt"))
-        .subcommand(Command::new("list").about("List every start, form and optimiser"))
+        .subcommand(Command::new("list").about("List every start, form, optimiser and combination"))
         .subcommand(
             Command::new("explain")
-                .about("Explain a start, form or optimiser: formula, source, choices, where we differ")
+                .about("Explain a start, form, optimiser or combination: formula, source, choices, where we differ")
                 .arg(Arg::new("name").required(true).help("As shown by `lowrank list`")),
         )
         .subcommand(with_recipe::<pretrain::Pretrain>(
@@ -153,6 +157,7 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
             show_result(&pretrain::pretrain(&options, &mut terminal)?, json)
         }
         "merge" => show_result(&merge::merge(&typed(matches)?, &mut terminal)?, json),
+        "combine" => show_result(&combine::combine(&typed(matches)?, &mut terminal)?, json),
         "export" => show_result(&export::export(&typed(matches)?, &mut terminal)?, json),
         "inspect" => show_result(&inspect::inspect(&typed(matches)?)?, json),
         "eval" => show_result(&evaluate::evaluate(&typed(matches)?, &mut terminal)?, json),

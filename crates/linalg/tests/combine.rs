@@ -182,7 +182,7 @@ fn every_method_gives_what_peft_gives() {
         let settings = Settings { election, rank: Some(rank), ..with_density(&Formula, 0.6) };
         let found = made(name, &parts, &settings);
         for (index, &wanted) in wanted.iter().enumerate() {
-            let found = found[(index / inp, index % inp)];
+            let found = f64::from(found[(index / inp, index % inp)]);
             assert!((found - wanted).abs() <= 1e-5, "{name}, {sign}, {index}: {found} {wanted}");
         }
         seen.push(name);

@@ -22,6 +22,8 @@ static CARD: Card = Card {
     choices: &[],
     notes: &[
         "Weight and scale go into the right factor, as in PEFT.",
+        "Every combination is written at scale 1, with alpha = rank. PEFT writes the same alpha but keeps the first adapter's use_rslora, \
+         which multiplies the combined change by the root of its rank.",
         "A layer that some adapters leave alone gets the sum of the ranks of those that change it; PEFT pads it with zeros to \
          the sum over all adapters, which is the same change.",
     ],

@@ -24,7 +24,7 @@ pub(super) const CLAMP: Choice = Choice {
 
 /// What every method that cuts says of it.
 pub(super) const CUT: &str = "The result is left = U·diag(σ), right = Vᵀ, as in PEFT; a rank beyond the shorter side of the \
-                              weight is cut to it.";
+                              weight is cut to it (PEFT fails).";
 
 /// What every method that forms the change says of it.
 pub(super) const DENSE: &str = "The change [out, in] of every adapter is formed, one layer at a time, and its result decomposed \

@@ -63,7 +63,8 @@ def change(kind: str, **more) -> torch.Tensor:
 def main() -> None:
     print(f"//! Written by make.py with peft {peft.__version__}: what `add_weighted_adapter` makes of three adapters.\n")
     print("/// Name, sign, rank, and the change `[5, 6]` in row-major order.")
-    print("pub const CHANGES: &[(&str, &str, usize, [f32; 30])] = &[")
+    print("#[rustfmt::skip]")
+    print("pub const CHANGES: &[(&str, &str, usize, [f64; 30])] = &[")
     rows = [(kind, "total", 3) for kind in ("cat", "linear", "svd", "dare_linear", "dare_linear_svd", "magnitude_prune",
                                             "magnitude_prune_svd")]
     rows += [("svd", "total", 2)]

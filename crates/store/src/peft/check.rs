@@ -127,7 +127,7 @@ fn shapes(factor: &Factor) -> Result<(), PeftError> {
     Ok(())
 }
 
-fn finite(name: &str, values: &[f32]) -> Result<(), PeftError> {
+pub(super) fn finite(name: &str, values: &[f32]) -> Result<(), PeftError> {
     match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
         Some((index, &value)) => Err(PeftError::NotFinite { name: name.to_owned(), index, value }),
         None => Ok(()),

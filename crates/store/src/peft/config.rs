@@ -12,6 +12,14 @@ pub enum Targets {
 }
 
 impl Targets {
+    /// As in the file.
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            Targets::List(list) => json!(list),
+            Targets::Pattern(pattern) => json!(pattern),
+        }
+    }
+
     /// Whether this is PEFT's word for every linear layer but the output layer.
     #[must_use]
     pub fn is_all_linear(&self) -> bool {
@@ -111,7 +119,7 @@ pub struct AdapterConfig {
 }
 
 /// Keys that PEFT 0.21 knows and that have no field above.
-const KNOWN: [&str; 22] = [
+pub(super) const KNOWN: [&str; 22] = [
     "alora_invocation_tokens",
     "arrow_config",
     "auto_mapping",
@@ -137,7 +145,7 @@ const KNOWN: [&str; 22] = [
 ];
 
 /// Keys that change what the factors mean, or add something beside them.
-const MEANINGFUL: [&str; 11] = [
+pub(super) const MEANINGFUL: [&str; 11] = [
     "alora_invocation_tokens",
     "arrow_config",
     "ensure_weight_tying",
@@ -229,15 +237,11 @@ impl AdapterConfig {
     pub fn to_value(&self) -> Value {
         let mut map = self.other.clone();
         let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-        let of_targets = |targets: &Targets| match targets {
-            Targets::List(list) => json!(list),
-            Targets::Pattern(pattern) => json!(pattern),
-        };
         put("peft_type", json!("LORA"));
         put("r", json!(self.rank));
         put("lora_alpha", number(self.alpha));
-        put("target_modules", of_targets(&self.targets));
-        put("exclude_modules", self.exclude.as_ref().map_or(Value::Null, of_targets));
+        put("target_modules", self.targets.to_value());
+        put("exclude_modules", self.exclude.as_ref().map_or(Value::Null, Targets::to_value));
         put("task_type", json!(self.task_type));
         put("base_model_name_or_path", json!(self.base_model));
         put(
@@ -258,7 +262,6 @@ impl AdapterConfig {
         put("rank_pattern", Value::Object(ranks.collect()));
         let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), number(*alpha)));
         put("alpha_pattern", Value::Object(alphas.collect()));
-        let or_null = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
         put("modules_to_save", or_null(&self.modules_to_save));
         put("layers_to_transform", json!(self.layers));
         put("layers_pattern", or_null(&self.layers_pattern));
@@ -282,27 +285,37 @@ impl AdapterConfig {
 
     /// Whether a key without a field has a value other than nothing.
     pub(crate) fn is_set(&self, key: &str) -> bool {
-        match self.other.get(key) {
-            None | Some(Value::Null | Value::Bool(false)) => false,
-            Some(Value::Array(items)) => !items.is_empty(),
-            Some(Value::Object(map)) => !map.is_empty(),
-            Some(_) => true,
-        }
+        is_set(&self.other, key)
     }
 }
 
+/// Whether a key has a value other than nothing.
+pub(super) fn is_set(map: &Map<String, Value>, key: &str) -> bool {
+    match map.get(key) {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(_) => true,
+    }
+}
+
+/// `null` for an empty list, as PEFT writes it.
+pub(super) fn or_null(list: &[String]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
 /// A whole number without a decimal point, as PEFT writes it.
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 9e15 { json!(value as i64) } else { json!(value) }
 }
 
 /// The keys not yet read.
-struct Keys {
-    left: Map<String, Value>,
+pub(super) struct Keys {
+    pub(super) left: Map<String, Value>,
 }
 
 impl Keys {
-    fn get<T>(
+    pub(super) fn get<T>(
         &mut self,
         key: &'static str,
         wanted: &'static str,
@@ -317,7 +330,7 @@ impl Keys {
         }
     }
 
-    fn need<T>(
+    pub(super) fn need<T>(
         &mut self,
         key: &'static str,
         wanted: &'static str,
@@ -326,7 +339,7 @@ impl Keys {
         self.get(key, wanted, read)?.ok_or(PeftError::MissingKey { key })
     }
 
-    fn truth(&mut self, key: &'static str) -> Result<bool, PeftError> {
+    pub(super) fn truth(&mut self, key: &'static str) -> Result<bool, PeftError> {
         Ok(self.get(key, "true or false", Value::as_bool)?.unwrap_or(false))
     }
 }
@@ -336,15 +349,15 @@ pub(crate) fn short(value: &Value) -> String {
     value.to_string().chars().take(60).collect()
 }
 
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-fn texts(value: &Value) -> Option<Vec<String>> {
+pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(text).collect()
 }
 
-fn text_or_texts(value: &Value) -> Option<Vec<String>> {
+pub(super) fn text_or_texts(value: &Value) -> Option<Vec<String>> {
     text(value).map(|one| vec![one]).or_else(|| texts(value))
 }
 
@@ -359,7 +372,7 @@ fn dropout(value: &Value) -> Option<f64> {
     value.as_f64().filter(|share| (0.0..=1.0).contains(share))
 }
 
-fn targets(value: &Value) -> Option<Targets> {
+pub(super) fn targets(value: &Value) -> Option<Targets> {
     text(value).map(Targets::Pattern).or_else(|| texts(value).map(Targets::List))
 }
 
@@ -367,12 +380,12 @@ fn init(value: &Value) -> Option<Init> {
     value.as_bool().map(Init::Plain).or_else(|| text(value).map(Init::Named))
 }
 
-fn layers(value: &Value) -> Option<Vec<usize>> {
+pub(super) fn layers(value: &Value) -> Option<Vec<usize>> {
     let one = |value: &Value| usize::try_from(value.as_u64()?).ok();
     one(value).map(|layer| vec![layer]).or_else(|| value.as_array()?.iter().map(one).collect())
 }
 
-fn pairs<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<(String, T)>> {
+pub(super) fn pairs<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<(String, T)>> {
     value.as_object()?.iter().map(|(key, value)| Some((key.clone(), read(value)?))).collect()
 }
 

@@ -28,6 +28,71 @@ pub enum PeftError {
         /// The type.
         found: String,
     },
+    /// A kind of adapter that is not known here.
+    #[error(
+        "adapter_config.json: peft_type is {found:?}; known are LORA, IA3, LOHA, LOKR, OFT, BOFT, VERA and ADALORA"
+    )]
+    UnknownKind {
+        /// The type.
+        found: String,
+    },
+    /// A LoRA where another kind was to be read.
+    #[error("adapter_config.json: peft_type is \"LORA\", which is read as a LoRA adapter")]
+    IsLora,
+    /// A key that this kind does not have in PEFT 0.21, which would drop it.
+    #[error(
+        "adapter_config.json: {kind} has no key {key:?} in PEFT 0.21, which would drop it; remove or correct it"
+    )]
+    UnknownKey {
+        /// The type.
+        kind: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// Two settings of which one follows from the other.
+    #[error("adapter_config.json: give one of {first:?} and {second:?}, and 0 for the other")]
+    EitherOr {
+        /// The first key.
+        first: &'static str,
+        /// The second key.
+        second: &'static str,
+    },
+    /// VeRA without the projections that all layers share.
+    #[error(
+        "adapter_config.json: save_projection is false, so that vera_A and vera_B would be drawn by torch's generator, which is not \
+         done here; save the adapter with save_projection true"
+    )]
+    NoProjection,
+    /// AdaLoRA's choice of directions for a module does not fit.
+    #[error("adapter_config.json: rank_pattern has {found} answers for {module:?}, init_r says {expected}")]
+    BadChoice {
+        /// The module.
+        module: String,
+        /// Answers in the pattern.
+        found: usize,
+        /// The rank that the training began with.
+        expected: usize,
+    },
+    /// AdaLoRA's choice of directions names a module that is not there.
+    #[error("adapter_config.json: rank_pattern names {module:?}, of which no tensor is in the file")]
+    ChoiceWithoutModule {
+        /// The module.
+        module: String,
+    },
+    /// A tensor that its module must have.
+    #[error("tensor {name:?} is missing")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A part that the kind does not have; only our own callers can get this wrong.
+    #[error("{kind} has no part {part:?}")]
+    UnknownPart {
+        /// The type.
+        kind: &'static str,
+        /// The part.
+        part: String,
+    },
     /// A start that is not known here.
     #[error(
         "adapter_config.json: init_lora_weights is {found:?}; known are true, false, and in lower case gaussian, eva, \
@@ -116,7 +181,7 @@ pub enum PeftError {
         missing: &'static str,
     },
     /// A tensor that has no meaning.
-    #[error("tensor {name:?} has no place in a LoRA adapter of this configuration")]
+    #[error("tensor {name:?} has no place in an adapter of this configuration")]
     ExtraTensor {
         /// Its name.
         name: String,

@@ -221,12 +221,7 @@ fn load(path: &Path) -> Result<Seen, StoreError> {
                 continue;
             }
         }
-        // A file of several formats is kept in the one that holds them all, and F64 is rounded to it.
-        format = match format {
-            None if stored != Format::F64 => Some(stored),
-            Some(one) if one == stored => Some(one),
-            _ => Some(Format::F32),
-        };
+        format = Some(holding(format, stored));
     }
     let mut factors = Vec::new();
     for (module, parts) in modules {
@@ -249,6 +244,15 @@ fn load(path: &Path) -> Result<Seen, StoreError> {
     let folder = AdapterFolder { config, factors, whole, provenance, format, passed_over };
     objections.extend(folder.check().err());
     Ok(Seen { folder, objections })
+}
+
+/// A file of several formats is kept in the one that holds them all, and F64 is rounded to it.
+pub(super) fn holding(format: Option<Format>, stored: Format) -> Format {
+    match format {
+        None if stored != Format::F64 => stored,
+        Some(one) if one == stored => one,
+        _ => Format::F32,
+    }
 }
 
 impl Seen {
