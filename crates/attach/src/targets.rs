@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use lowrank_models::is_head;
 use lowrank_store::peft::{full_match, is_end};
 use regex::Regex;
 
@@ -44,7 +45,7 @@ impl Selector {
 
     fn matches(&self, name: &str) -> bool {
         match self {
-            Selector::AllLinear => name != "lm_head",
+            Selector::AllLinear => !is_head(name),
             Selector::Suffixes(suffixes) => suffixes.iter().any(|suffix| is_end(suffix, name)),
             Selector::Pattern(pattern) => pattern.is_match(name),
         }

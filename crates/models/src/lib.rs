@@ -6,6 +6,7 @@
 pub mod decoder;
 mod error;
 
-pub use decoder::config::{Config, RopeScaling};
-pub use decoder::{Block, Cache, Decoder, Named, Passed, Recompute, Sampling, Widen};
+pub use decoder::config::{Activation, Config, Residual, RopeScaling};
+pub use decoder::family::{Family, is_head, model_types};
+pub use decoder::{Block, Cache, Decoder, Named, Passed, Projection, Recompute, Sampling, Widen};
 pub use error::ModelError;
