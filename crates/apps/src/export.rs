@@ -127,7 +127,7 @@ pub fn export(options: &Export, progress: &mut dyn Progress) -> Result<Exported,
     tied_head(reader, &adapter, &model)?;
     if reader == Reader::LlamaCpp {
         // Refused before anything is computed.
-        model.decoder.config.llama_cpp_base().input("--for llama-cpp")?;
+        model.decoder.config.llama_cpp_base().input("--for llama.cpp")?;
     }
     model.check(&adapter, &options.adapter)?;
     let base = sample_logits(&model)?;

@@ -186,6 +186,10 @@ mod tests {
     fn all_linear_leaves_the_head_out() {
         assert_eq!(select("all-linear", None, None).unwrap().len(), 5);
         assert_eq!(select("lm_head,q_proj", None, None).unwrap().len(), 3);
+        // GPT-NeoX calls its head otherwise.
+        let all = Targets::parse("all-linear", None, None).unwrap();
+        let chosen = all.select(&["gpt_neox.layers.0.attention.dense", "embed_out"]).unwrap();
+        assert_eq!(chosen, ["gpt_neox.layers.0.attention.dense"]);
     }
 
     #[test]

@@ -98,9 +98,19 @@ fn adapters(model: &mut Decoder) -> Vec<(String, Var)> {
     variables
 }
 
-/// The summed loss of a batch of two rows and the gradient of each variable.
-fn gradients(model: &Decoder, variables: &[(String, Var)], recompute: Recompute) -> (f64, Vec<Vec<f32>>) {
-    let (tokens, targets, layout) = (tokens(22, "batch"), targets(22), Layout::dense(2, 11));
+/// Two rows of eleven tokens.
+fn batch() -> (Vec<u32>, Layout) {
+    (tokens(22, "batch"), Layout::dense(2, 11))
+}
+
+/// The summed loss of a batch and the gradient of each variable.
+fn gradients(
+    model: &Decoder,
+    variables: &[(String, Var)],
+    (tokens, layout): (&[u32], &Layout),
+    recompute: Recompute,
+) -> (f64, Vec<Vec<f32>>) {
+    let targets = targets(tokens.len());
     let mut found = vec![Vec::new(); variables.len()];
     let mut collect = |gradients: &mut lowrank_tensor::Gradients| {
         for ((_, variable), slot) in variables.iter().zip(&mut found) {
@@ -114,7 +124,7 @@ fn gradients(model: &Decoder, variables: &[(String, Var)], recompute: Recompute)
             }
         }
     };
-    let passed = model.gradients(&tokens, &targets, &layout, recompute, false, &mut collect).unwrap();
+    let passed = model.gradients(tokens, &targets, layout, recompute, false, &mut collect).unwrap();
     (passed.loss_sum, found)
 }
 
@@ -124,8 +134,11 @@ fn relative(a: &[f32], b: &[f32]) -> f64 {
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|&b| f64::from(b)))
 }
 
+/// A model, its variables, and a step for finite differences.
+type Trained = (Decoder, Vec<(String, Var)>, f32);
+
 /// The variables of adapters on every layer, and those of a model that is trained whole.
-fn trained(config: &Config) -> [(Decoder, Vec<(String, Var)>, f32); 2] {
+fn trained(config: &Config) -> [Trained; 2] {
     let mut adapted = drawn(config.clone());
     let variables = adapters(&mut adapted);
     let mut whole = drawn(config.clone());
@@ -138,7 +151,8 @@ fn gradients_through_the_whole_model_equal_a_finite_difference() {
     // Parts are tested in f64 in `lowrank-tensor`; this is their composition, in f32.
     for config in configs() {
         for (model, variables, step) in trained(&config) {
-            let (_, found) = gradients(&model, &variables, Recompute::Nothing);
+            let (tokens, layout) = batch();
+            let (_, found) = gradients(&model, &variables, (&tokens, &layout), Recompute::Nothing);
             let directions: Vec<Vec<f32>> = variables
                 .iter()
                 .map(|(name, var)| Seed(3).at("direction", name).normal(var.values().len()))
@@ -153,8 +167,7 @@ fn gradients_through_the_whole_model_equal_a_finite_difference() {
                 for (((_, var), origin), direction) in variables.iter().zip(&origin).zip(&directions) {
                     var.assign(origin.iter().zip(direction).map(|(&o, &d)| o + sign * step * d).collect());
                 }
-                let (tokens, targets) = (tokens(22, "batch"), targets(22));
-                let losses = model.log_likelihoods(&tokens, &targets.ids, &Layout::dense(2, 11)).unwrap();
+                let losses = model.log_likelihoods(&tokens, &targets(22).ids, &layout).unwrap();
                 losses.iter().map(|&loss| f64::from(loss)).sum::<f64>()
             };
             let difference = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * f64::from(step));
@@ -171,10 +184,9 @@ fn gradients_through_the_whole_model_equal_a_finite_difference() {
 fn recomputing_blocks_gives_the_same_gradients_and_reaches_every_variable() {
     for config in configs() {
         for (model, variables, _) in trained(&config) {
-            let ((loss, kept), (again, recomputed)) = (
-                gradients(&model, &variables, Recompute::Nothing),
-                gradients(&model, &variables, Recompute::Blocks),
-            );
+            let (tokens, layout) = batch();
+            let run = |recompute| gradients(&model, &variables, (&tokens, &layout), recompute);
+            let ((loss, kept), (again, recomputed)) = (run(Recompute::Nothing), run(Recompute::Blocks));
             assert!((loss - again).abs() < 1e-6 * loss.abs(), "{loss} {again}");
             for ((name, _), (kept, recomputed)) in variables.iter().zip(kept.iter().zip(&recomputed)) {
                 assert!(kept.iter().any(|&value| value != 0.0), "{name} has no gradient");
@@ -322,12 +334,21 @@ fn one_projection_is_one_layer_and_heads_find_their_rows() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    for config in configs() {
+    // Several tiles of every kernel: rows, columns, blocks of queries and keys.
+    const TIME: usize = 370;
+    for text in [
+        r#"{"model_type": "gpt2", "n_embd": 304, "n_head": 8, "n_layer": 2, "n_positions": 400, "vocab_size": 50,
+            "activation_function": "gelu"}"#,
+        r#"{"model_type": "gpt_neox", "hidden_size": 320, "num_attention_heads": 8, "rotary_pct": 0.25, "vocab_size": 50,
+            "intermediate_size": 400, "num_hidden_layers": 2, "max_position_embeddings": 400, "hidden_act": "gelu_new"}"#,
+    ] {
+        let config = Config::from_json(&serde_json::from_str(text).unwrap()).unwrap();
+        let (tokens, layout) = (tokens(2 * TIME, "t"), Layout::dense(2, TIME));
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let [(model, variables, _), _] = trained(&config);
-                gradients(&model, &variables, Recompute::Nothing)
+                gradients(&model, &variables, (&tokens, &layout), Recompute::Nothing)
             })
         };
         let one = run(1);

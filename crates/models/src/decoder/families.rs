@@ -46,3 +46,30 @@ fn rotary_part(config: &Config) -> f64 {
     let part = config.rotary_dim as f64 / config.head_dim as f64;
     if (part * config.head_dim as f64) as usize == config.rotary_dim { part } else { part.next_up() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_head_is_written_as_it_is_read() {
+        for width in 2..200_usize {
+            for turned_values in (2..=width).step_by(2) {
+                let config = Config::from_json(&json!({
+                    "model_type": "phi", "vocab_size": 9, "hidden_size": width, "intermediate_size": 8,
+                    "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 8,
+                    // Far enough above the number that rounding does not lose it.
+                    "partial_rotary_factor": (turned_values as f64 + 0.25 * f64::from(u8::from(turned_values < width))) / width as f64,
+                }))
+                .unwrap();
+                assert_eq!(config.rotary_dim, turned_values);
+                assert_eq!(
+                    turned(&config.to_json(), "partial_rotary_factor", 1.0, width).unwrap(),
+                    turned_values
+                );
+            }
+        }
+    }
+}

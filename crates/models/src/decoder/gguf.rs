@@ -101,8 +101,7 @@ impl Config {
     /// [`ModelError::BadKey`] outside the Llama family.
     pub fn llama_cpp_base(&self) -> Result<LlamaCppBase, ModelError> {
         if self.family != Family::Llama {
-            let hint =
-                "llama.cpp's layout is known here for the Llama family alone; write a Hugging Face folder";
+            let hint = "llama.cpp's layout is known here for the Llama family alone; stay with Hugging Face's and PEFT's";
             return Err(config::bad("model_type", &self.model_type, hint));
         }
         let architecture = if self.model_type == "qwen2" { "qwen2" } else { "llama" }.to_owned();

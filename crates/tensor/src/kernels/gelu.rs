@@ -20,11 +20,11 @@ pub enum Gelu {
 #[inline(always)]
 fn exact<T: Real>(x: T) -> (T, T) {
     let half = T::from_f64(0.5);
-    let distance = if x < T::ZERO { -x } else { x };
+    let distance = Real::abs(x);
     let tail = half * (distance * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erfc();
     let factor = if x < T::ZERO { tail } else { T::ONE - tail };
     // 1/√(2π)
-    let density = T::from_f64(0.398_942_280_401_432_7) * Real::exp(-half * x * x);
+    let density = T::from_f64(0.398_942_280_401_432_7) * Real::exp(-half * distance * distance);
     (factor, density)
 }
 
