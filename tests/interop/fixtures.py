@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -110,6 +110,35 @@ FIXTURES = {
         ),
         dict(),
     ),
+    # Heads of odd width, positions that are learned, weights stored [in, out].
+    "gpt2": ("gpt2", dict(hidden_size=60, tie_word_embeddings=True), dict(shards=100_000)),
+    # As OpenAI's checkpoints are: without `transformer.`, with the causal masks.
+    "gpt2-bare": ("gpt2", dict(n_inner=None, activation_function="gelu", tie_word_embeddings=True), dict(bare="transformer.")),
+    "gpt2-untied": ("gpt2", dict(tie_word_embeddings=False), dict(dtype="bfloat16")),
+    "neox-parallel": ("gpt_neox", dict(rotary_pct=0.25, use_parallel_residual=True), dict()),
+    "neox-sequential": (
+        "gpt_neox",
+        # 0.4 of a head of 10.
+        dict(hidden_size=60, num_attention_heads=6, rotary_pct=0.4, use_parallel_residual=False, hidden_act="gelu_fast"),
+        dict(legacy=True, shards=100_000),
+    ),
+    "neox-scaled": (
+        "gpt_neox",
+        dict(
+            rotary_pct=0.5,
+            attention_bias=False,
+            tie_word_embeddings=True,
+            rope_parameters=dict(rope_type="linear", rope_theta=5000.0, factor=4.0),
+        ),
+        dict(),
+    ),
+    "phi": ("phi", dict(num_key_value_heads=2), dict()),
+    "phi-partial": (
+        "phi",
+        # 0.4 of a head of 15.
+        dict(hidden_size=60, num_key_value_heads=4, partial_rotary_factor=0.4, hidden_act="gelu"),
+        dict(legacy=True),
+    ),
     # A window shorter than the rows: the program computes it or refuses by name, it never ignores it.
     "mistral-window": (
         "mistral",
@@ -118,6 +147,14 @@ FIXTURES = {
     ),
 }
 ROW_LENGTHS = (40, 23, 7)
+
+
+# What a family calls the keys of SHAPE, and those that it has not.
+RENAMED = {
+    "gpt2": dict(intermediate_size="n_inner", rms_norm_eps="layer_norm_epsilon", rope_parameters=None),
+    "gpt_neox": dict(rms_norm_eps="layer_norm_eps"),
+    "phi": dict(rms_norm_eps="layer_norm_eps"),
+}
 
 
 def generator(*names: str) -> np.random.Generator:
@@ -141,10 +178,13 @@ def fill(model: torch.nn.Module, name: str) -> None:
         for key, tensor in model.named_parameters():
             rng = generator(name, key)
             if tensor.ndim == 2:
-                ends, writers = ("embed_tokens", "lm_head"), ("o_proj", "down_proj")
+                ends = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
+                writers = ("o_proj", "down_proj", "c_proj", "attention.dense", "4h_to_h", "self_attn.dense", "fc2")
                 # Louder at both ends for logits of some size, quieter where a layer adds to the stream.
                 gain = 2.0 if any(k in key for k in ends) else 0.7 if any(k in key for k in writers) else 1.0
-                value = planted(rng, *tensor.shape, gain)
+                stored_by_input = ".h." in key  # Conv1D
+                value = planted(rng, *(tensor.T if stored_by_input else tensor).shape, gain)
+                value = value.T if stored_by_input else value
             elif key.endswith("bias"):
                 value = 0.5 * rng.standard_normal(tensor.shape)
             else:
@@ -178,7 +218,10 @@ def tokenizer() -> Tokenizer:
 
 
 def config(kind: str, changes: dict):
-    settings = {**SHAPE, "rope_parameters": dict(PLAIN_ROPE), **changes}
+    names = RENAMED.get(kind, {})
+    settings = {names.get(key, key): value for key, value in {**SHAPE, "rope_parameters": dict(PLAIN_ROPE)}.items()}
+    settings.update({names.get(key, key): value for key, value in changes.items()})
+    settings.pop(None, None)
     return AutoConfig.for_model(kind, **settings)
 
 
@@ -186,10 +229,22 @@ def rewrite_legacy(path: Path) -> None:
     """The keys that directories written before transformers 5 carry."""
     conf = json.loads(path.read_text())
     rope = conf.pop("rope_parameters")
-    conf["rope_theta"] = rope.pop("rope_theta")
+    neox = conf["model_type"] == "gpt_neox"
+    conf["rotary_emb_base" if neox else "rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        conf["rotary_pct" if neox else "partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     conf["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     conf["torch_dtype"] = conf.pop("dtype", "float32")
     path.write_text(json.dumps(conf, indent=2, sort_keys=True) + "\n")
+
+
+def rewrite_bare(path: Path, prefix: str, context: int) -> None:
+    """Names without their beginning, and the causal mask of each block, as in OpenAI's GPT-2."""
+    tensors = {name.removeprefix(prefix): value for name, value in load_file(path).items()}
+    mask = torch.tril(torch.ones(context, context)).view(1, 1, context, context)
+    blocks = {name.split(".")[1] for name in tensors if name.startswith("h.")}
+    tensors.update({f"h.{block}.attn.bias": mask.clone() for block in sorted(blocks)})
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def logits_of(model: torch.nn.Module, rows: list[list[int]]) -> torch.Tensor:
@@ -213,6 +268,15 @@ def load(directory: Path) -> torch.nn.Module:
     return model.eval()
 
 
+def finish(directory: Path, written: dict) -> None:
+    """What `save_pretrained` does not write like this."""
+    if written.get("legacy"):
+        rewrite_legacy(directory / "config.json")
+    if written.get("bare"):
+        context = json.loads((directory / "config.json").read_text())["n_positions"]
+        rewrite_bare(directory / "model.safetensors", written["bare"], context)
+
+
 def build(name: str, out: Path) -> None:
     kind, changes, written = FIXTURES[name]
     directory = out / name
@@ -221,8 +285,7 @@ def build(name: str, out: Path) -> None:
     fill(model, name)
     dtype = getattr(torch, written.get("dtype", "float32"))
     model.to(dtype).save_pretrained(directory, max_shard_size=written.get("shards", "5GB"))
-    if written.get("legacy"):
-        rewrite_legacy(directory / "config.json")
+    finish(directory, written)
     tokenizer().save(str(directory / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

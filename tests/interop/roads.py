@@ -7,13 +7,15 @@
 * `merge` into a Hugging Face directory: transformers against `lowrank eval --adapter`.
 * `init --base-out`: the start's own factors in PEFT on the changed base compute the unmodified base; trained there by torch and
   converted by `export --initial`, they compute on the unmodified base what PEFT computed on the changed one.
+* A LoRA that PEFT made, with other factors than it starts with: `lowrank eval --adapter` computes what PEFT does.
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 import program
@@ -21,7 +23,14 @@ from adapters import BOUND, MOVED, faults, peft_logits, train
 from fixtures import load, logits_of
 from report import Report, arguments
 
-MODELS = ["llama-gqa-tied", "qwen2-bias"]
+# The name of the layer with queries; in some families it makes keys and values too.
+MODELS = {
+    "llama-gqa-tied": "q_proj",
+    "qwen2-bias": "q_proj",
+    "gpt2": "c_attn",
+    "neox-parallel": "query_key_value",
+    "phi": "q_proj",
+}
 START = program.STARTS["lora-ga paper"]
 
 
@@ -54,10 +63,10 @@ class Judge:
 
 
 def exported(judge: Judge) -> None:
-    model, work = judge.model, judge.work
+    model, work, query = judge.model, judge.work, MODELS[judge.model.name]
     judge.adapter("tune --offset base", train(model, START, ["--offset", "base"], work))
-    judge.adapter("tune --alpha-pattern", train(model, START, ["--alpha-pattern", "q_proj=3"], work))
-    adapter = train(model, START, ["--rank-pattern", "q_proj=2"], work)
+    judge.adapter("tune --alpha-pattern", train(model, START, ["--alpha-pattern", f"{query}=3"], work))
+    adapter = train(model, START, ["--rank-pattern", f"{query}=2"], work)
     for what, flags in {"export --for peft": [], "export --recompress 2": ["--recompress", 2]}.items():
         out = work / what.replace(" ", "-")
         program.lowrank("export", "--model", model, "--adapter", adapter, "--for", "peft", *flags, "--out", out, work=work)
@@ -93,13 +102,30 @@ def trained_in_peft(judge: Judge) -> None:
     judge.row("trained in PEFT and back, in PEFT", again, theirs, warned + faults(back, loaded))
 
 
+def made_in_peft(judge: Judge) -> None:
+    work = program.fresh(judge.work)
+    torch.manual_seed(1)
+    base = load(judge.model)
+    settings = LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # That Conv1D asks for fan_in_fan_out, which PEFT then sets.
+        peft = get_peft_model(base, settings).eval()
+    with torch.no_grad():
+        for name, tensor in peft.named_parameters():
+            if ".lora_" in name:
+                tensor.normal_(std=0.05)
+    peft.save_pretrained(work / "made")
+    ours = program.logits(judge.model, judge.tokens, work, work / "made")
+    judge.row("made in PEFT, in lowrank", ours, logits_of(peft, judge.rows), [])
+
+
 def main() -> int:
     args = arguments(__doc__)
     torch.set_num_threads(1)
     question = "Exported, merged and returned adapters in Python against this program, max abs difference."
     report = Report("roads", question, args.work)
     for model in MODELS:
-        for road in (exported, trained_in_peft):
+        for road in (exported, trained_in_peft, made_in_peft):
             judge = Judge(args.fixtures / model, report, program.fresh(args.work / "roads"))
             try:
                 road(judge)

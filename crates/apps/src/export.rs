@@ -125,6 +125,10 @@ pub fn export(options: &Export, progress: &mut dyn Progress) -> Result<Exported,
 
     let mut model = Model::open(options.model.as_deref(), lowrank_models::Widen::Once)?;
     tied_head(reader, &adapter, &model)?;
+    if reader == Reader::LlamaCpp {
+        // Refused before anything is computed.
+        model.decoder.config.llama_cpp_base().input("--for llama.cpp")?;
+    }
     model.check(&adapter, &options.adapter)?;
     let base = sample_logits(&model)?;
     model.apply(&adapter).input("the adapter")?;
@@ -239,7 +243,7 @@ fn write(
     let disk = Disk::real();
     match reader {
         Reader::LlamaCpp => {
-            let base = model.decoder.config.llama_cpp_base();
+            let base = model.decoder.config.llama_cpp_base().while_doing("writing the export")?;
             write_llama_cpp(&disk, out, &base, plain).while_doing("writing the export")?;
             read_llama_cpp(out, &base).while_doing("reading the export back")
         }

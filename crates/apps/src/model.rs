@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lowrank_adapt::forms::Lora;
 use lowrank_attach::restore;
-use lowrank_models::{Config, Decoder, Widen};
+use lowrank_models::{Config, Decoder, Widen, is_head};
 use lowrank_store::atomic::{Existing, write_folder};
 use lowrank_store::peft::{AdapterFolder, Matcher};
 use lowrank_store::{
@@ -171,7 +171,7 @@ impl Model {
         let matcher = Matcher::new(&adapter.config).map_err(|error| error.to_string())?;
         // Only the model knows which modules a suffix or a pattern names; the folder alone cannot miss them.
         for (site, _) in self.decoder.sites() {
-            let head_aside = adapter.config.targets.is_all_linear() && site == "lm_head";
+            let head_aside = adapter.config.targets.is_all_linear() && is_head(&site);
             if matcher.is_target(&site) && !head_aside && adapter.factor(&site).is_none() {
                 return Err(format!(
                     "target_modules names {site:?} too, but the adapter holds no factors for it; tensors are missing"

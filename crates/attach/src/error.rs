@@ -233,7 +233,7 @@ impl AttachError {
 
 /// A model lists its head as a layer unless the embedding serves as one.
 fn why_unknown(site: &str) -> &'static str {
-    if site == "lm_head" {
+    if lowrank_models::is_head(site) {
         "its head is its embedding (tied), which carries no adapter"
     } else {
         "was it made for another model?"

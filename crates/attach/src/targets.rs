@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use lowrank_models::is_head;
 use lowrank_store::peft::{full_match, is_end};
 use regex::Regex;
 
@@ -44,7 +45,7 @@ impl Selector {
 
     fn matches(&self, name: &str) -> bool {
         match self {
-            Selector::AllLinear => name != "lm_head",
+            Selector::AllLinear => !is_head(name),
             Selector::Suffixes(suffixes) => suffixes.iter().any(|suffix| is_end(suffix, name)),
             Selector::Pattern(pattern) => pattern.is_match(name),
         }
@@ -185,6 +186,10 @@ mod tests {
     fn all_linear_leaves_the_head_out() {
         assert_eq!(select("all-linear", None, None).unwrap().len(), 5);
         assert_eq!(select("lm_head,q_proj", None, None).unwrap().len(), 3);
+        // GPT-NeoX calls its head otherwise.
+        let all = Targets::parse("all-linear", None, None).unwrap();
+        let chosen = all.select(&["gpt_neox.layers.0.attention.dense", "embed_out"]).unwrap();
+        assert_eq!(chosen, ["gpt_neox.layers.0.attention.dense"]);
     }
 
     #[test]

@@ -1,19 +1,28 @@
-//! The Llama family: RMSNorm, rotary grouped-query attention, SwiGLU, residual connections.
+//! Decoders: token embedding, blocks of causal attention and a feed-forward part with residual connections, a last norm, a
+//! head.
 //!
-//! `h ← h + o(attention(q(norm h), k(norm h), v(norm h)))`, then `h ← h + down(silu(gate(norm h)) ⊙ up(norm h))`, layer by
-//! layer; a last norm; logits = h · headᵀ. Hidden states are `[n, hidden]` with `n = batch · time`.
+//! One decoder runs every family: a [`Config`] says which norm, activation, positions and residual connections a model has,
+//! and its [`Family`] what its tensors are called. In the Llama family `h ← h + o(attention(q(norm h), k(norm h), v(norm h)))`,
+//! then `h ← h + down(silu(gate(norm h)) ⊙ up(norm h))`, layer by layer; a last norm; logits = h · headᵀ. Hidden states are
+//! `[n, hidden]` with `n = batch · time`.
 
+pub mod block;
 mod cache;
 pub mod config;
+mod conv1d;
+mod families;
+pub mod family;
 mod generate;
 mod gguf;
 mod gguf_save;
 mod gradient;
 mod inputs;
 pub mod load;
+mod norm;
 mod rope;
 mod rope_scaling;
 mod save;
+mod train;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,11 +30,14 @@ use lowrank_adapt::{Linear, Weight};
 use lowrank_tensor::ops::{self, Heads, Layout, Rotary, Targets};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
+use block::Place;
+pub use block::{Block, Projection};
 pub use cache::Cache;
 use config::Config;
 pub use generate::Sampling;
 pub use gradient::{Passed, Recompute};
 pub use load::Widen;
+use norm::Norm;
 pub use save::Named;
 
 use crate::ModelError;
@@ -36,93 +48,14 @@ pub struct Decoder {
     pub config: Config,
     device: Device,
     embedding: Weight,
+    /// `[context, hidden]`, where positions are learned.
+    positions: Option<Weight>,
     /// The blocks, first to last.
     pub blocks: Vec<Block>,
-    norm: Gain,
+    norm: Norm,
     /// `None` when the embedding is the head.
     head: Option<Linear>,
     tables: Mutex<Arc<Rotary>>,
-}
-
-/// One layer of the decoder.
-pub struct Block {
-    input_norm: Gain,
-    /// `[heads · head_dim, hidden]`.
-    pub query: Linear,
-    /// `[kv_heads · head_dim, hidden]`.
-    pub key: Linear,
-    /// `[kv_heads · head_dim, hidden]`.
-    pub value: Linear,
-    /// `[hidden, heads · head_dim]`.
-    pub output: Linear,
-    mlp_norm: Gain,
-    /// `[intermediate, hidden]`.
-    pub gate: Linear,
-    /// `[intermediate, hidden]`.
-    pub up: Linear,
-    /// `[hidden, intermediate]`.
-    pub down: Linear,
-}
-
-/// A norm's gain `[1, d]`, frozen or trained.
-enum Gain {
-    Frozen(Box<Tensor<2>>),
-    Trained(Var),
-}
-
-impl Gain {
-    /// The gain for a hidden state: recorded only where the state is, see [`Linear::forward`].
-    fn beside(&self, h: &Tensor<2>) -> Tensor<2> {
-        match self {
-            Gain::Frozen(tensor) => Tensor::clone(tensor),
-            Gain::Trained(var) if h.is_autodiff() => var.tensor(),
-            Gain::Trained(var) => var.tensor().inner(),
-        }
-    }
-}
-
-/// The linear layers of a block by their checkpoint names, in the order in which they run.
-pub const LINEAR_NAMES: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
-
-impl Block {
-    /// Whether a backward pass has anything to find here: a trained gain or weight, an adapter that is switched on, or an
-    /// observer.
-    fn is_trained(&self) -> bool {
-        let gains = [&self.input_norm, &self.mlp_norm];
-        gains.iter().any(|gain| matches!(gain, Gain::Trained(_)))
-            || self.linears().iter().any(|linear| {
-                matches!(linear.weight(), Weight::Trained(_))
-                    || linear.is_observed()
-                    || linear.adapters().iter().any(|mounted| mounted.enabled)
-            })
-    }
-
-    /// The linear layers in the order of [`LINEAR_NAMES`].
-    #[must_use]
-    pub fn linears(&self) -> [&Linear; 7] {
-        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
-    }
-
-    /// The linear layers in the order of [`LINEAR_NAMES`], to mount adapters on.
-    pub fn linears_mut(&mut self) -> [&mut Linear; 7] {
-        [
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.output,
-            &mut self.gate,
-            &mut self.up,
-            &mut self.down,
-        ]
-    }
 }
 
 /// What makes the logits, as far as a loss can be computed without forming them all.
@@ -138,26 +71,30 @@ enum Head<'a> {
 
 impl Decoder {
     /// Every linear layer with its checkpoint name (`model.layers.0.self_attn.q_proj`), in a fixed order; an own head
-    /// comes last, as `lm_head`.
+    /// comes last, as `lm_head` or what its family calls it.
     #[must_use]
     pub fn sites(&self) -> Vec<(String, &Linear)> {
+        let table = self.config.family.table();
+        let names = table.linears();
         let mut sites: Vec<(String, &Linear)> = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {
-            let named = LINEAR_NAMES.iter().zip(block.linears());
-            sites.extend(named.map(|(name, linear)| (format!("model.layers.{layer}.{name}"), linear)));
+            let named = names.iter().zip(block.linears());
+            sites.extend(named.map(|(name, linear)| (table.inside(layer, name), linear)));
         }
-        sites.extend(self.head.iter().map(|head| ("lm_head".to_owned(), head)));
+        sites.extend(self.head.iter().map(|head| (table.head.to_owned(), head)));
         sites
     }
 
     /// The same list, to mount adapters on.
     pub fn sites_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let table = self.config.family.table();
+        let names = table.linears();
         let mut sites: Vec<(String, &mut Linear)> = Vec::new();
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            let named = LINEAR_NAMES.iter().zip(block.linears_mut());
-            sites.extend(named.map(|(name, linear)| (format!("model.layers.{layer}.{name}"), linear)));
+            let named = names.iter().zip(block.linears_mut());
+            sites.extend(named.map(|(name, linear)| (table.inside(layer, name), linear)));
         }
-        sites.extend(self.head.iter_mut().map(|head| ("lm_head".to_owned(), head)));
+        sites.extend(self.head.iter_mut().map(|head| (table.head.to_owned(), head)));
         sites
     }
 
@@ -170,48 +107,42 @@ impl Decoder {
     /// Bytes that the weights of the embedding and the linear layers take as they are held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.embedding.bytes() + self.sites().iter().map(|(_, site)| site.weight().bytes()).sum::<usize>()
+        let positions = self.positions.as_ref().map_or(0, Weight::bytes);
+        self.embedding.bytes()
+            + positions
+            + self.sites().iter().map(|(_, site)| site.weight().bytes()).sum::<usize>()
     }
 
-    /// Token ids to hidden states `[n, hidden]`.
+    /// Token ids to hidden states `[n, hidden]`; where positions are learned, theirs are added.
     ///
     /// # Errors
-    /// [`ModelError::Token`] for an id outside the vocabulary.
-    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor<2>, ModelError> {
-        let vocabulary = self.config.vocabulary;
+    /// [`ModelError::Token`] for an id outside the vocabulary, [`ModelError::Context`] for a position outside the context.
+    ///
+    /// # Panics
+    /// Panics when there are not as many positions as tokens.
+    pub fn embed(&self, tokens: &[u32], positions: &[u32]) -> Result<Tensor<2>, ModelError> {
+        assert_eq!(tokens.len(), positions.len(), "a token has one position");
+        let (vocabulary, context) = (self.config.vocabulary, self.config.context);
         if let Some(index) = tokens.iter().position(|&token| token as usize >= vocabulary) {
             return Err(ModelError::Token { token: tokens[index], index, vocabulary });
         }
-        Ok(match &self.embedding {
-            Weight::Frozen(matrix) => ops::embedding(tokens, matrix, &self.device),
-            Weight::Trained(var) => ops::embedding_dense(tokens, var.tensor()),
-        })
+        let rows = |ids: &[u32], table: &Weight| match table {
+            Weight::Frozen(matrix) => ops::embedding(ids, matrix, &self.device),
+            Weight::Trained(var) => ops::embedding_dense(ids, var.tensor()),
+        };
+        let h = rows(tokens, &self.embedding);
+        let Some(table) = &self.positions else { return Ok(h) };
+        if let Some(&last) = positions.iter().max().filter(|&&last| last as usize >= context) {
+            return Err(ModelError::Context { length: last as usize + 1, context });
+        }
+        Ok(h + rows(positions, table))
     }
 
     /// One block over whole sequences: `[n, hidden] -> [n, hidden]`.
     fn block(&self, index: usize, h: Tensor<2>, layout: &Layout, tables: &Arc<Rotary>) -> Tensor<2> {
         let attend = |q, k, v| ops::attention(q, k, v, self.heads(), layout);
-        self.block_with(index, h, tables, &layout.positions, attend)
-    }
-
-    /// One block, with the attention `(q, k, v) -> [n, heads · head_dim]` that the caller has.
-    fn block_with(
-        &self,
-        index: usize,
-        h: Tensor<2>,
-        tables: &Arc<Rotary>,
-        positions: &Arc<[u32]>,
-        attend: impl FnOnce(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
-    ) -> Tensor<2> {
-        let block = &self.blocks[index];
-        let x = ops::rms_norm(h.clone(), block.input_norm.beside(&h), self.config.norm_epsilon);
-        let q = ops::rotary(block.query.forward(x.clone()), tables, positions); // [n, heads · head_dim]
-        let k = ops::rotary(block.key.forward(x.clone()), tables, positions); // [n, kv_heads · head_dim]
-        let v = block.value.forward(x);
-        let h = h + block.output.forward(attend(q, k, v));
-        let x = ops::rms_norm(h.clone(), block.mlp_norm.beside(&h), self.config.norm_epsilon);
-        let inner = ops::swiglu(block.gate.forward(x.clone()), block.up.forward(x)); // [n, intermediate]
-        h + block.down.forward(inner)
+        let place = Place { config: &self.config, tables, positions: &layout.positions };
+        self.blocks[index].forward(h, &place, attend)
     }
 
     /// Token ids to the normed hidden states before the head, `[n, hidden]`; inference, nothing is recorded.
@@ -220,7 +151,7 @@ impl Decoder {
     /// [`ModelError::Token`] or [`ModelError::Context`].
     pub fn hidden(&self, tokens: &[u32], layout: &Layout) -> Result<Tensor<2>, ModelError> {
         let (layout, tables) = self.prepare(layout)?;
-        let mut h = self.embed(tokens)?.inner();
+        let mut h = self.embed(tokens, &layout.positions)?.inner();
         for index in 0..self.blocks.len() {
             h = self.block(index, h, &layout, &tables);
         }
@@ -307,8 +238,7 @@ impl Decoder {
     }
 
     fn last_norm(&self, h: Tensor<2>) -> Tensor<2> {
-        let gain = self.norm.beside(&h);
-        ops::rms_norm(h, gain, self.config.norm_epsilon)
+        self.norm.apply(h, self.config.norm_epsilon)
     }
 
     fn heads(&self) -> Heads {
@@ -333,46 +263,9 @@ impl Decoder {
             return Err(ModelError::Context { length, context });
         }
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if tables.cos.len() < length * self.config.head_dim / 2 {
+        if tables.cos.len() < length * self.config.rotary_dim / 2 {
             *tables = Arc::new(rope::tables(&self.config, length.next_power_of_two().min(context)));
         }
         Ok(Arc::clone(&tables))
-    }
-
-    /// Makes every weight and gain of the model trainable, for pretraining: `(name, variable)` in a fixed order. Biases
-    /// stay as they are.
-    ///
-    /// # Errors
-    /// [`ModelError::Adapt`] while a layer holds adapters.
-    pub fn train_all(&mut self) -> Result<Vec<(String, Var)>, ModelError> {
-        let device = self.device.clone();
-        let mut variables = Vec::new();
-        let embedding = match &self.embedding {
-            Weight::Trained(var) => var.clone(),
-            Weight::Frozen(matrix) => Var::new(matrix.to_f32(), matrix.shape(), &device),
-        };
-        self.embedding = Weight::Trained(embedding.clone());
-        variables.push(("model.embed_tokens.weight".to_owned(), embedding));
-        for (name, linear) in self.sites_mut() {
-            variables.push((format!("{name}.weight"), linear.train_weight(&device)?));
-        }
-        let train = |gain: &mut Gain| {
-            let var = match gain {
-                Gain::Trained(var) => var.clone(),
-                Gain::Frozen(tensor) => {
-                    let width = tensor.dims()[1];
-                    Var::new(lowrank_tensor::to_rows(Tensor::clone(tensor)), [1, width], &device)
-                }
-            };
-            *gain = Gain::Trained(var.clone());
-            var
-        };
-        for (layer, block) in self.blocks.iter_mut().enumerate() {
-            let at = |part: &str| format!("model.layers.{layer}.{part}.weight");
-            variables.push((at("input_layernorm"), train(&mut block.input_norm)));
-            variables.push((at("post_attention_layernorm"), train(&mut block.mlp_norm)));
-        }
-        variables.push(("model.norm.weight".to_owned(), train(&mut self.norm)));
-        Ok(variables)
     }
 }

@@ -7,7 +7,8 @@ pub mod decoder;
 mod error;
 mod mlp;
 
-pub use decoder::config::{Config, RopeScaling};
-pub use decoder::{Block, Cache, Decoder, Named, Passed, Recompute, Sampling, Widen};
+pub use decoder::config::{Activation, Config, Residual, RopeScaling};
+pub use decoder::family::{Family, is_head, model_types};
+pub use decoder::{Block, Cache, Decoder, Named, Passed, Projection, Recompute, Sampling, Widen};
 pub use error::ModelError;
 pub use mlp::{Mlp, Rows};

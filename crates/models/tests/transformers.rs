@@ -9,9 +9,11 @@ use lowrank_models::{Config, Decoder, Widen};
 use lowrank_store::{json, tensors};
 use lowrank_tensor::{cpu, ops::Layout, to_rows};
 
-/// All eight hold: heads for every query, for a few, for one; tied and own head; biases; a head size of its own; rotary
+/// The Llama family: heads for every query, for a few, for one; tied and own head; biases; a head size of its own; rotary
 /// scaling `llama3`, `linear` and `yarn`; configurations of before and since transformers 5.
-const MODELS: [&str; 8] = [
+/// GPT-2: heads of odd width; its own names and masks; an own head. GPT-NeoX: both orders of the residual connections, a part of
+/// each head turned, scaled, without biases, tied. Phi: heads of few keys, a part of a head of odd width.
+const MODELS: [&str; 16] = [
     "llama-mha-untied",
     "llama-gqa-tied",
     "llama-bias",
@@ -20,6 +22,14 @@ const MODELS: [&str; 8] = [
     "llama3-rope",
     "linear-rope",
     "yarn-rope",
+    "gpt2",
+    "gpt2-bare",
+    "gpt2-untied",
+    "neox-parallel",
+    "neox-sequential",
+    "neox-scaled",
+    "phi",
+    "phi-partial",
 ];
 
 #[test]
@@ -37,6 +47,8 @@ fn logits_equal_those_of_transformers() {
             let model =
                 Decoder::from_checkpoint(config, Arc::from(tensors::open(&folder).unwrap()), widen, &cpu());
             let model = model.unwrap();
+            let given = Config::from_json(&json::read(&folder.join("config.json")).unwrap()).unwrap();
+            assert_eq!(Config::from_json(&given.to_json()).unwrap(), given, "{name}: written and read again");
             // All rows in one batch, filled up behind their ends.
             let mut tokens = Vec::new();
             for row in &rows {

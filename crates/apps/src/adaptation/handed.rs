@@ -9,6 +9,7 @@ use std::path::Path;
 
 use lowrank_attach::Attached;
 use lowrank_linalg::LowRank;
+use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
 
@@ -162,6 +163,9 @@ fn config(
         config.rank_pattern.iter().map(|(name, rank)| (name.clone(), *rank as f64)).collect();
     config.task_type = Some("CAUSAL_LM".to_owned());
     config.dora = method.form == "dora";
+    // Factors do not depend on how the base stores its weights; PEFT is told all the same, and needs no correction.
+    config.fan_in_fan_out = prepared.model.decoder.config.family.is_conv1d()
+        && factors.iter().any(|factor| !is_head(&factor.module));
     // A start that brought its own base belongs on that, where it was written.
     let base = if started.attached.iter().any(|each| each.replaced) {
         written.base

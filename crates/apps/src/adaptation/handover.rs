@@ -5,6 +5,7 @@ use std::path::Path;
 
 use lowrank_adapt::Offset;
 use lowrank_attach::{Attached, Plan};
+use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
 use lowrank_task::Kind;
@@ -128,6 +129,9 @@ fn config(prepared: &Prepared, options: &Adaptation, plan: &Plan) -> AdapterConf
     let differs = plan.sites.iter().filter(|site| (site.alpha - options.alpha).abs() > 0.0);
     config.alpha_pattern = differs.map(|site| (site.name.clone(), site.alpha)).collect();
     config.task_type = Some("CAUSAL_LM".to_owned());
+    // Factors do not depend on how the base stores its weights; PEFT is told all the same, and needs no correction.
+    config.fan_in_fan_out = prepared.model.decoder.config.family.is_conv1d()
+        && plan.sites.iter().any(|site| !is_head(&site.name));
     config.base_model = prepared.model.path.as_ref().map(|path| path.display().to_string());
     config
 }

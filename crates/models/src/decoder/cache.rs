@@ -6,6 +6,7 @@ use lowrank_tensor::ops;
 use lowrank_tensor::{Tensor, to_rows};
 
 use super::Decoder;
+use super::block::Place;
 use crate::ModelError;
 
 /// The key-value cache of one sequence.
@@ -51,9 +52,10 @@ impl Decoder {
         let positions: Arc<[u32]> = (past as u32..(past + new) as u32).collect();
         let window = self.config.sliding_window.unwrap_or(usize::MAX);
         let starts: Vec<u32> = (past..past + new).map(|at| (at + 1).saturating_sub(window) as u32).collect();
-        let mut h = self.embed(tokens)?.inner();
-        for (index, (keys, values)) in cache.layers.iter_mut().enumerate() {
-            h = self.block_with(index, h, &tables, &positions, |q, k, v| {
+        let mut h = self.embed(tokens, &positions)?.inner();
+        let place = Place { config: &self.config, tables: &tables, positions: &positions };
+        for (block, (keys, values)) in self.blocks.iter().zip(&mut cache.layers) {
+            h = block.forward(h, &place, |q, k, v| {
                 keys.extend(to_rows(k));
                 values.extend(to_rows(v));
                 ops::attend(q, keys, values, &starts, self.heads())

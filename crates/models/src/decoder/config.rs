@@ -1,18 +1,72 @@
-//! The configuration of the Llama family, from a Hugging Face `config.json` or from GGUF metadata.
+//! The configuration of a decoder, from a Hugging Face `config.json` or from GGUF metadata.
 
 use serde_json::Value;
 
+use super::family::Family;
 pub use super::rope_scaling::RopeScaling;
 use crate::ModelError;
 
-/// Architectures of `config.json` that share this decoder.
-pub const MODEL_TYPES: &[&str] = &["llama", "mistral", "qwen2"];
+/// What stands between the two layers of the feed-forward part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Activation {
+    /// A gate beside the first: `silu(gate) ⊙ up`.
+    SwiGlu,
+    /// `x·Φ(x)`.
+    Gelu,
+    /// Its approximation with a tanh.
+    GeluTanh,
+}
 
-/// Shape and constants of a Llama-like decoder.
+impl Activation {
+    /// Reads the activation of a feed-forward part without a gate.
+    pub(super) fn of(json: &Value, key: &'static str, default: &str) -> Result<Activation, ModelError> {
+        let name = match json.get(key) {
+            None | Some(Value::Null) => default,
+            Some(Value::String(name)) => name,
+            Some(other) => return Err(bad(key, other, "it should be a name")),
+        };
+        match name {
+            "gelu" | "gelu_python" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => {
+                Ok(Activation::GeluTanh)
+            }
+            other => Err(bad(
+                key,
+                other,
+                "supported are \"gelu\", \"gelu_new\", \"gelu_fast\" and \"gelu_pytorch_tanh\"",
+            )),
+        }
+    }
+
+    /// A name of `config.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::SwiGlu => "silu",
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_new",
+        }
+    }
+}
+
+/// What the feed-forward part of a block sees, and where its result goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Residual {
+    /// The state behind the attention: `h ← h + a(n₁(h))`, then `h ← h + m(n₂(h))`.
+    Sequential,
+    /// The state before the block, by a norm of its own: `h ← h + a(n₁(h)) + m(n₂(h))`.
+    Parallel,
+    /// The same normed state as the attention: `h ← h + a(n(h)) + m(n(h))`.
+    Shared,
+}
+
+/// Shape and constants of a decoder.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Config {
-    /// `llama`, `mistral` or `qwen2`.
+    /// `llama`, `gpt2` and so on: a type of [`super::family::model_types`].
     pub model_type: String,
+    /// What names its tensors.
+    pub family: Family,
     /// Rows of the embedding.
     pub vocabulary: usize,
     /// Width of the hidden state.
@@ -29,6 +83,8 @@ pub struct Config {
     pub head_dim: usize,
     /// ε of the norms.
     pub norm_epsilon: f64,
+    /// How many values of each head turn with the position; 0 where positions are learned.
+    pub rotary_dim: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// How the rotary frequencies are stretched beyond the trained context.
@@ -43,6 +99,12 @@ pub struct Config {
     pub output_bias: bool,
     /// Whether the feed-forward layers have a bias.
     pub mlp_bias: bool,
+    /// Whether an own head has a bias.
+    pub head_bias: bool,
+    /// What stands inside the feed-forward part.
+    pub activation: Activation,
+    /// How the feed-forward part joins the attention.
+    pub residual: Residual,
     /// Number of past tokens each token sees, itself included, where attention slides.
     pub sliding_window: Option<usize>,
 }
@@ -51,8 +113,6 @@ pub struct Config {
 const LARGEST: usize = 0x7fff_ffff;
 /// What errors about keys name.
 pub(super) const PLACE: &str = "config.json";
-/// Mistral's window where `config.json` does not say: transformers' default. An explicit `null` is no window.
-const MISTRAL_WINDOW: usize = 4096;
 
 impl Config {
     /// Reads `config.json`.
@@ -61,64 +121,7 @@ impl Config {
     /// [`ModelError`] naming the key that is absent or cannot be used.
     pub fn from_json(json: &Value) -> Result<Config, ModelError> {
         let model_type = text(json, "model_type")?;
-        if !MODEL_TYPES.contains(&model_type) {
-            return Err(ModelError::Architecture {
-                found: model_type.to_owned(),
-                known: MODEL_TYPES.join(", "),
-            });
-        }
-        let activation = json.get("hidden_act").and_then(Value::as_str).unwrap_or("silu");
-        if activation != "silu" {
-            return Err(bad("hidden_act", activation, "only \"silu\" (SwiGLU) is supported"));
-        }
-        let (hidden, heads) = (count(json, "hidden_size")?, count(json, "num_attention_heads")?);
-        let kv_heads = optional_count(json, "num_key_value_heads")?.unwrap_or(heads);
-        let head_dim = match optional_count(json, "head_dim")? {
-            Some(width) => width,
-            None if hidden % heads == 0 => hidden / heads,
-            None => return Err(bad("hidden_size", hidden, "it must be a multiple of num_attention_heads")),
-        };
-        let flag = |key: &'static str, default: bool| match json.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(Value::Bool(value)) => Ok(*value),
-            Some(other) => Err(bad(key, other, "it should be true or false")),
-        };
-        let qwen2 = model_type == "qwen2";
-        let context = count(json, "max_position_embeddings")?;
-        let (rope_theta, rope_scaling) = RopeScaling::from_json(json, context)?;
-        let biased = flag("attention_bias", false)?;
-        if qwen2 && flag("use_sliding_window", false)? {
-            return Err(bad(
-                "use_sliding_window",
-                true,
-                "Qwen2 with sliding layers is not supported; set it to false",
-            ));
-        }
-        let sliding_window = match json.get("sliding_window") {
-            None if model_type == "mistral" => Some(MISTRAL_WINDOW),
-            _ if model_type == "mistral" => optional_count(json, "sliding_window")?,
-            _ => None,
-        };
-        let config = Config {
-            model_type: model_type.to_owned(),
-            vocabulary: count(json, "vocab_size")?,
-            hidden,
-            intermediate: count(json, "intermediate_size")?,
-            layers: count(json, "num_hidden_layers")?,
-            heads,
-            kv_heads,
-            head_dim,
-            norm_epsilon: number(json, "rms_norm_eps")?.unwrap_or(1e-6),
-            rope_theta,
-            rope_scaling,
-            context,
-            tied: flag("tie_word_embeddings", false)?,
-            qkv_bias: qwen2 || biased,
-            output_bias: !qwen2 && biased,
-            mlp_bias: flag("mlp_bias", false)?,
-            sliding_window,
-        };
-        config.check()
+        Family::of(model_type)?.read(model_type, json)
     }
 
     /// Whether the sizes fit each other, and are those of a model: nothing that is computed from them overflows.
@@ -142,6 +145,8 @@ impl Config {
         let square = widest.checked_mul(widest).and_then(|square| square.checked_mul(8));
         let blocks = square.and_then(|block| block.checked_mul(self.layers));
         let values = blocks.and_then(|blocks| blocks.checked_add(2 * self.vocabulary * self.hidden));
+        let learned = if self.rotary_dim == 0 { self.context * self.hidden } else { 0 };
+        let values = values.and_then(|values| values.checked_add(learned));
         if values.is_none_or(|values| values > usize::MAX >> 8) {
             return Err(bad(
                 "num_hidden_layers",
@@ -152,10 +157,10 @@ impl Config {
         if self.kv_heads > self.heads || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(bad("num_key_value_heads", self.kv_heads, "it must divide num_attention_heads"));
         }
-        if !self.head_dim.is_multiple_of(2) {
+        if !self.rotary_dim.is_multiple_of(2) {
             return Err(bad("head_dim", self.head_dim, "rotary embedding needs an even head width"));
         }
-        self.rope_scaling.check(self.head_dim)?;
+        self.rope_scaling.check(self.rotary_dim)?;
         if !(self.norm_epsilon >= 0.0 && self.norm_epsilon.is_finite()) {
             return Err(bad("rms_norm_eps", self.norm_epsilon, "it must be a small positive number"));
         }
@@ -172,54 +177,66 @@ impl Config {
         let attention = self.hidden * (2 * q + 2 * kv);
         let biases =
             if self.qkv_bias { q + 2 * kv } else { 0 } + if self.output_bias { self.hidden } else { 0 };
-        let mlp = 3 * self.hidden * self.intermediate;
-        let mlp_bias = if self.mlp_bias { 2 * self.intermediate + self.hidden } else { 0 };
-        let block = attention + biases + mlp + mlp_bias + 2 * self.hidden;
+        let gated = usize::from(self.activation == Activation::SwiGlu);
+        let mlp = (2 + gated) * self.hidden * self.intermediate;
+        let mlp_bias = if self.mlp_bias { (1 + gated) * self.intermediate + self.hidden } else { 0 };
+        let norm = if self.family.table().layer_norm { 2 * self.hidden } else { self.hidden };
+        let norms = if self.residual == Residual::Shared { norm } else { 2 * norm };
+        let block = attention + biases + mlp + mlp_bias + norms;
         let embeddings = self.vocabulary * self.hidden * if self.tied { 1 } else { 2 };
-        self.layers * block + embeddings + self.hidden
+        let positions = if self.rotary_dim == 0 { self.context * self.hidden } else { 0 };
+        let head_bias = if self.head_bias { self.vocabulary } else { 0 };
+        self.layers * block + embeddings + positions + norm + head_bias
     }
 
     /// `config.json` of the same model, as `transformers` reads it.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let architecture = match self.model_type.as_str() {
-            "mistral" => "MistralForCausalLM",
-            "qwen2" => "Qwen2ForCausalLM",
-            _ => "LlamaForCausalLM",
-        };
-        let mut json = serde_json::json!({
-            "architectures": [architecture],
-            "model_type": self.model_type,
-            "vocab_size": self.vocabulary,
-            "hidden_size": self.hidden,
-            "intermediate_size": self.intermediate,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "rms_norm_eps": self.norm_epsilon,
-            "rope_theta": self.rope_theta,
-            "max_position_embeddings": self.context,
-            "tie_word_embeddings": self.tied,
-            "torch_dtype": "float32",
-        });
-        if self.model_type == "llama" {
-            json["attention_bias"] = self.qkv_bias.into();
-            json["mlp_bias"] = self.mlp_bias.into();
-        }
-        if self.model_type == "mistral" {
-            json["sliding_window"] = self.sliding_window.into();
-        }
-        if let Some(scaling) = self.rope_scaling.to_json(self.context) {
-            json["rope_scaling"] = scaling;
-        }
-        json
+        self.family.write(self)
     }
 }
 
 pub(super) fn bad(key: &'static str, found: impl std::fmt::Display, hint: &str) -> ModelError {
     ModelError::BadKey { place: PLACE, key, found: found.to_string(), hint: hint.to_owned() }
+}
+
+/// An error of [`Config::check`], by the names that stand in the file: `(ours, theirs)`.
+pub(super) fn in_terms(
+    error: ModelError,
+    place: &'static str,
+    keys: &[(&'static str, &'static str)],
+) -> ModelError {
+    match error {
+        ModelError::BadKey { key, found, hint, .. } => {
+            let name = keys.iter().find(|(ours, _)| *ours == key).map_or(key, |(_, theirs)| theirs);
+            ModelError::BadKey { place, key: name, found, hint }
+        }
+        other => other,
+    }
+}
+
+/// Refuses a switch that is on.
+pub(super) fn refuse(json: &Value, key: &'static str, what: &str) -> Result<(), ModelError> {
+    match flag(json, key, false)? {
+        true => Err(bad(key, true, &format!("{what} is not supported"))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a switch that is off.
+pub(super) fn refuse_unless(json: &Value, key: &'static str, what: &str) -> Result<(), ModelError> {
+    match flag(json, key, true)? {
+        true => Ok(()),
+        false => Err(bad(key, false, &format!("{what} is not supported"))),
+    }
+}
+
+pub(super) fn flag(json: &Value, key: &'static str, default: bool) -> Result<bool, ModelError> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(other) => Err(bad(key, other, "it should be true or false")),
+    }
 }
 
 fn text<'a>(json: &'a Value, key: &'static str) -> Result<&'a str, ModelError> {
@@ -237,12 +254,12 @@ pub(super) fn number(json: &Value, key: &'static str) -> Result<Option<f64>, Mod
     }
 }
 
-fn count(json: &Value, key: &'static str) -> Result<usize, ModelError> {
+pub(super) fn count(json: &Value, key: &'static str) -> Result<usize, ModelError> {
     let expected = "a positive whole number";
     optional_count(json, key)?.ok_or(ModelError::MissingKey { place: PLACE, key, expected })
 }
 
-fn optional_count(json: &Value, key: &'static str) -> Result<Option<usize>, ModelError> {
+pub(super) fn optional_count(json: &Value, key: &'static str) -> Result<Option<usize>, ModelError> {
     match json.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
@@ -339,6 +356,6 @@ mod tests {
         assert!(change("hidden_size", Value::Null).contains("\"hidden_size\" is missing"));
         assert!(change("hidden_size", json!(-3)).contains("positive whole number"));
         assert!(change("num_key_value_heads", json!(2)).contains("must divide"));
-        assert!(change("model_type", json!("gpt2")).contains("llama, mistral, qwen2"));
+        assert!(change("model_type", json!("bloom")).contains("llama, mistral, qwen2"));
     }
 }

@@ -10,7 +10,8 @@ use lowrank_store::gguf::{LlamaCppBase, llama_cpp_name, pairs_to_halves};
 use lowrank_store::{GgufFile, TensorSource};
 use lowrank_tensor::{Device, Matrix};
 
-use super::config::{Config, RopeScaling};
+use super::config::{self, Activation, Config, Residual, RopeScaling};
+use super::family::Family;
 use super::load::{Weights, Widen, mapped, refuse_extra, stored_format};
 use super::rope_scaling::yarn_attention_factor;
 use super::{Decoder, rope};
@@ -63,6 +64,7 @@ impl Config {
         let config = Config {
             // The two differ in the window alone, and `config.json` says one for Mistral only.
             model_type: if sliding_window.is_some() { "mistral" } else { architecture }.to_owned(),
+            family: Family::Llama,
             vocabulary: file.info("token_embd.weight")?.shape.first().copied().unwrap_or(0),
             hidden,
             intermediate: metadata.count("feed_forward_length")?,
@@ -71,6 +73,7 @@ impl Config {
             kv_heads: metadata.optional_count("attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
             norm_epsilon: f64::from(file.f32(&metadata.key("attention.layer_norm_rms_epsilon"))?),
+            rotary_dim: head_dim,
             rope_theta: metadata.real("rope.freq_base")?.unwrap_or(10_000.0),
             rope_scaling: metadata.rope_scaling(context)?,
             context,
@@ -78,9 +81,12 @@ impl Config {
             qkv_bias: file.contains("blk.0.attn_q.bias"),
             output_bias: file.contains("blk.0.attn_output.bias"),
             mlp_bias: file.contains("blk.0.ffn_gate.bias"),
+            head_bias: false,
+            activation: Activation::SwiGlu,
+            residual: Residual::Sequential,
             sliding_window,
         };
-        let mut config = config.check().map_err(in_gguf_terms)?;
+        let mut config = config.check().map_err(|error| config::in_terms(error, PLACE, &KEYS))?;
         if let RopeScaling::Factors(factors) = &config.rope_scaling
             && let Some(named) = rope::llama3(&config, factors)
         {
@@ -90,10 +96,16 @@ impl Config {
     }
 
     /// What decides how llama.cpp lays this model out; it runs Mistral as `llama`.
-    #[must_use]
-    pub fn llama_cpp_base(&self) -> LlamaCppBase {
-        let architecture = if self.model_type == "qwen2" { "qwen2" } else { "llama" };
-        LlamaCppBase { architecture: architecture.to_owned(), heads: self.heads, kv_heads: self.kv_heads }
+    ///
+    /// # Errors
+    /// [`ModelError::BadKey`] outside the Llama family.
+    pub fn llama_cpp_base(&self) -> Result<LlamaCppBase, ModelError> {
+        if self.family != Family::Llama {
+            let hint = "llama.cpp's layout is known here for the Llama family alone; stay with Hugging Face's and PEFT's";
+            return Err(config::bad("model_type", &self.model_type, hint));
+        }
+        let architecture = if self.model_type == "qwen2" { "qwen2" } else { "llama" }.to_owned();
+        Ok(LlamaCppBase { architecture, heads: self.heads, kv_heads: self.kv_heads })
     }
 }
 
@@ -206,17 +218,6 @@ fn bad(key: &'static str, found: impl std::fmt::Display, hint: &str) -> ModelErr
     ModelError::BadKey { place: PLACE, key, found: found.to_string(), hint: hint.to_owned() }
 }
 
-/// An error of [`Config::check`], by the names that stand in the file.
-fn in_gguf_terms(error: ModelError) -> ModelError {
-    match error {
-        ModelError::BadKey { key, found, hint, .. } => {
-            let name = KEYS.iter().find(|(json, _)| *json == key).map_or(key, |(_, gguf)| gguf);
-            ModelError::BadKey { place: PLACE, key: name, found, hint }
-        }
-        other => other,
-    }
-}
-
 impl Decoder {
     /// A decoder from an open GGUF file.
     ///
@@ -224,7 +225,7 @@ impl Decoder {
     /// [`ModelError`] naming what is missing, extra or misshaped.
     pub fn from_gguf(file: GgufFile, widen: Widen, device: &Device) -> Result<Decoder, ModelError> {
         let config = Config::from_gguf(&file)?;
-        let mut weights = GgufWeights::new(Arc::new(file), &config);
+        let mut weights = GgufWeights::new(Arc::new(file), &config)?;
         Decoder::build(config, &mut weights, widen, device)
     }
 }
@@ -238,9 +239,11 @@ pub struct GgufWeights {
 
 impl GgufWeights {
     /// Reads from an open file.
-    #[must_use]
-    pub fn new(file: Arc<dyn TensorSource>, config: &Config) -> GgufWeights {
-        GgufWeights { file, base: config.llama_cpp_base(), asked: BTreeSet::new() }
+    ///
+    /// # Errors
+    /// As [`Config::llama_cpp_base`].
+    pub fn new(file: Arc<dyn TensorSource>, config: &Config) -> Result<GgufWeights, ModelError> {
+        Ok(GgufWeights { file, base: config.llama_cpp_base()?, asked: BTreeSet::new() })
     }
 
     fn fetch(&mut self, name: &str, shape: &[usize], [rows, cols]: [usize; 2]) -> Result<Matrix, ModelError> {

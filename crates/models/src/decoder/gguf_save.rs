@@ -15,9 +15,9 @@ impl Config {
     /// the key, but for other architectures.
     ///
     /// # Errors
-    /// [`ModelError::BadKey`] for a rotary scaling that this writer does not express.
+    /// [`ModelError::BadKey`] for a rotary scaling that this writer does not express, or outside the Llama family.
     pub fn to_gguf(&self, name: &str) -> Result<Vec<(String, Value)>, ModelError> {
-        let architecture = self.llama_cpp_base().architecture;
+        let architecture = self.llama_cpp_base()?.architecture;
         let text = |text: &str| Value::String(text.to_owned());
         let count = |count: usize| Value::U32(count as u32);
         let key = |part: &str| format!("{architecture}.{part}");
@@ -85,7 +85,7 @@ impl Decoder {
         format: Format,
         tokenizer: Vec<(String, Value)>,
     ) -> Result<Vec<u8>, ModelError> {
-        let base = self.config.llama_cpp_base();
+        let base = self.config.llama_cpp_base()?;
         let mut values = self.config.to_gguf(name)?;
         values.extend(tokenizer);
         let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -282,7 +282,7 @@ mod tests {
         // As many blocks as a configuration may have, and none of them in the file.
         let many = Config { layers: 0x7fff_ffff, ..drawn("llama", true, &serde_json::json!({})).config };
         let file = written(&drawn("llama", true, &serde_json::json!({"num_hidden_layers": 1})));
-        let mut weights = crate::decoder::gguf::GgufWeights::new(std::sync::Arc::new(file), &many);
+        let mut weights = crate::decoder::gguf::GgufWeights::new(std::sync::Arc::new(file), &many).unwrap();
         let error = Decoder::build(many, &mut weights, Widen::OnUse, &cpu()).err().unwrap().to_string();
         assert!(error.contains("blk.1."), "{error}");
     }

@@ -47,7 +47,7 @@ impl Decoder {
         collect: &mut dyn FnMut(&mut Gradients),
     ) -> Result<Passed, ModelError> {
         let (layout, tables) = self.prepare(layout)?;
-        let embedded = self.embed(tokens)?.autodiff();
+        let embedded = self.embed(tokens, &layout.positions)?.autodiff();
         // What a trained embedding gives is tracked already.
         let embedded = if track_all && !embedded.is_tracked() { embedded.require_grad() } else { embedded };
         let loss_sum = match recompute {

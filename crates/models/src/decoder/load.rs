@@ -8,8 +8,12 @@ use lowrank_record::Seed;
 use lowrank_store::{Dtype, Format, TensorSource};
 use lowrank_tensor::{Device, Matrix, from_rows};
 
-use super::config::Config;
-use super::{Block, Decoder, Gain, rope};
+use super::block::{Block, Join, Projection};
+use super::config::{Config, Residual};
+use super::conv1d::transposed_bytes;
+use super::family::{ProjectionNames, Table};
+use super::norm::{Gain, Norm};
+use super::{Decoder, rope};
 use crate::ModelError;
 
 /// Whether stored weights are widened to f32 at once or each time they are used.
@@ -54,45 +58,74 @@ impl Decoder {
         widen: Widen,
         device: &Device,
     ) -> Result<Decoder, ModelError> {
-        let (hidden, inner) = (config.hidden, config.intermediate);
+        let (hidden, inner, table) = (config.hidden, config.intermediate, config.family.table());
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let held = |matrix: Matrix| if widen == Widen::Once { matrix.widened() } else { matrix };
-        let gain = |weights: &mut dyn Weights, name: String| -> Result<Gain, ModelError> {
-            let vector = weights.vector(&name, hidden)?;
+        let gain = |weights: &mut dyn Weights, name: &str| -> Result<Gain, ModelError> {
+            let vector = weights.vector(name, hidden)?;
             Ok(Gain::Frozen(Box::new(from_rows(vector.to_f32(), [1, hidden], device))))
+        };
+        let norm = |weights: &mut dyn Weights, name: &str| -> Result<Norm, ModelError> {
+            let gain_of_norm = gain(weights, &format!("{name}.weight"))?;
+            let bias = table.layer_norm.then(|| gain(weights, &format!("{name}.bias"))).transpose()?;
+            Ok(Norm { gain: gain_of_norm, bias })
         };
         let linear = |weights: &mut dyn Weights, name: String, out: usize, inp: usize, bias: bool| {
             let weight = held(weights.matrix(&format!("{name}.weight"), [out, inp])?);
             let bias = bias.then(|| weights.vector(&format!("{name}.bias"), out)).transpose()?;
             Ok::<Linear, ModelError>(Linear::new(Weight::Frozen(weight), bias.map(|bias| bias.widened())))
         };
-        let embedding = held(weights.matrix("model.embed_tokens.weight", [config.vocabulary, hidden])?);
+        let embedding =
+            held(weights.matrix(&format!("{}.weight", table.embedding), [config.vocabulary, hidden])?);
+        let positions = match table.positions {
+            Some(name) => Some(Weight::Frozen(held(
+                weights.matrix(&format!("{name}.weight"), [config.context, hidden])?,
+            ))),
+            None => None,
+        };
         // Not by the number that the file claims: it may be too large for memory, and its tensors are not there.
         let mut blocks = Vec::new();
         for layer in 0..config.layers {
-            let at = |part: &str| format!("model.layers.{layer}.{part}");
+            let at = |part: &str| table.inside(layer, part);
+            let input_norm = norm(weights, &at(table.input_norm))?;
+            let projection = match table.projection {
+                ProjectionNames::Separate([query, key, value]) => Projection::Separate {
+                    query: linear(weights, at(query), q, hidden, config.qkv_bias)?,
+                    key: linear(weights, at(key), kv, hidden, config.qkv_bias)?,
+                    value: linear(weights, at(value), kv, hidden, config.qkv_bias)?,
+                },
+                ProjectionNames::Fused(name, order) => {
+                    Projection::Fused(linear(weights, at(name), q + 2 * kv, hidden, config.qkv_bias)?, order)
+                }
+            };
+            let output = linear(weights, at(table.output), hidden, q, config.output_bias)?;
+            let mlp_norm = table.mlp_norm.map(|name| norm(weights, &at(name))).transpose()?;
+            let join = match (config.residual, mlp_norm) {
+                (Residual::Sequential, Some(norm)) => Join::Sequential(norm),
+                (Residual::Parallel, Some(norm)) => Join::Parallel(norm),
+                (_, None) | (Residual::Shared, _) => Join::Shared,
+            };
+            let gate = table.gate.map(|name| linear(weights, at(name), inner, hidden, config.mlp_bias));
             blocks.push(Block {
-                input_norm: gain(weights, at("input_layernorm.weight"))?,
-                query: linear(weights, at("self_attn.q_proj"), q, hidden, config.qkv_bias)?,
-                key: linear(weights, at("self_attn.k_proj"), kv, hidden, config.qkv_bias)?,
-                value: linear(weights, at("self_attn.v_proj"), kv, hidden, config.qkv_bias)?,
-                output: linear(weights, at("self_attn.o_proj"), hidden, q, config.output_bias)?,
-                mlp_norm: gain(weights, at("post_attention_layernorm.weight"))?,
-                gate: linear(weights, at("mlp.gate_proj"), inner, hidden, config.mlp_bias)?,
-                up: linear(weights, at("mlp.up_proj"), inner, hidden, config.mlp_bias)?,
-                down: linear(weights, at("mlp.down_proj"), hidden, inner, config.mlp_bias)?,
+                input_norm,
+                projection,
+                output,
+                join,
+                gate: gate.transpose()?,
+                up: linear(weights, at(table.up), inner, hidden, config.mlp_bias)?,
+                down: linear(weights, at(table.down), hidden, inner, config.mlp_bias)?,
             });
         }
-        let norm = gain(weights, "model.norm.weight".to_owned())?;
+        let norm = norm(weights, table.norm)?;
         let head = if config.tied {
             None
         } else {
-            Some(linear(weights, "lm_head".to_owned(), config.vocabulary, hidden, false)?)
+            Some(linear(weights, table.head.to_owned(), config.vocabulary, hidden, config.head_bias)?)
         };
         weights.finish()?;
         let tables = Mutex::new(Arc::new(rope::tables(&config, 0)));
         let embedding = Weight::Frozen(embedding);
-        Ok(Decoder { config, device: device.clone(), embedding, blocks, norm, head, tables })
+        Ok(Decoder { config, device: device.clone(), embedding, positions, blocks, norm, head, tables })
     }
 
     /// A decoder from the tensors of a Hugging Face directory and its configuration.
@@ -182,32 +215,57 @@ pub struct Checkpoint {
     source: Arc<dyn TensorSource>,
     asked: BTreeSet<String>,
     tied: bool,
+    table: &'static Table,
+    /// What the names of this checkpoint lack at their beginning.
+    lacks: &'static str,
 }
 
 impl Checkpoint {
     /// Reads from an open source.
     #[must_use]
     pub fn new(source: Arc<dyn TensorSource>, config: &Config) -> Checkpoint {
-        Checkpoint { source, asked: BTreeSet::new(), tied: config.tied }
+        let table = config.family.table();
+        let whole = format!("{}.weight", table.embedding);
+        let lacks = match table.optional_prefix {
+            Some(prefix) if !source.contains(&whole) => prefix,
+            _ => "",
+        };
+        Checkpoint { source, asked: BTreeSet::new(), tied: config.tied, table, lacks }
+    }
+
+    /// The name in this checkpoint, which is asked for from here on.
+    fn stored(&mut self, name: &str) -> String {
+        let stored = name.strip_prefix(self.lacks).unwrap_or(name).to_owned();
+        self.asked.insert(stored.clone());
+        stored
     }
 }
 
 impl Weights for Checkpoint {
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
-        self.asked.insert(name.to_owned());
-        mapped(&self.source, name, &shape, shape)
+    fn matrix(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Matrix, ModelError> {
+        let stored = self.stored(name);
+        if !self.table.is_transposed(name) {
+            return mapped(&self.source, &stored, &[out, inp], [out, inp]);
+        }
+        let format = stored_format(&*self.source, &stored, &[inp, out])?;
+        let bytes = transposed_bytes(self.source.bytes(&stored)?, format.block_bytes(), inp, out);
+        let Some(bytes) = bytes else {
+            return Err(ModelError::Dtype { name: stored, dtype: format.name() });
+        };
+        Matrix::from_bytes(Arc::new(bytes), format, [out, inp])
+            .map_err(|source| ModelError::Matrix { name: stored, source })
     }
 
     fn vector(&mut self, name: &str, width: usize) -> Result<Matrix, ModelError> {
-        self.asked.insert(name.to_owned());
-        mapped(&self.source, name, &[width], [1, width])
+        let stored = self.stored(name);
+        mapped(&self.source, &stored, &[width], [1, width])
     }
 
     fn finish(&mut self) -> Result<(), ModelError> {
-        // Old exports keep the rotary frequencies as a buffer; tied models may repeat the embedding as the head.
-        let tied = self.tied;
+        // Old exports keep masks and rotary frequencies as buffers; tied models may repeat the embedding as the head.
+        let head = self.tied.then(|| format!("{}.weight", self.table.head));
         refuse_extra(&*self.source, &self.asked, |name| {
-            name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
+            self.table.buffers.iter().any(|end| name.ends_with(end)) || head.as_deref() == Some(name)
         })
     }
 }

@@ -7,10 +7,10 @@ use lowrank_tensor::ops::Rotary;
 
 use super::config::{Config, RopeScaling};
 
-/// `θ^(−2i/d)` for each pair of a head.
+/// `θ^(−2i/d)` for each pair that turns, d values of a head in all.
 fn plain(config: &Config) -> impl Iterator<Item = f64> {
-    let (theta, width) = (config.rope_theta, config.head_dim as f64);
-    (0..config.head_dim / 2).map(move |i| theta.powf(-2.0 * i as f64 / width))
+    let (theta, width) = (config.rope_theta, config.rotary_dim as f64);
+    (0..config.rotary_dim / 2).map(move |i| theta.powf(-2.0 * i as f64 / width))
 }
 
 /// What the scaling divides each plain frequency by: `rope_freqs.weight` of GGUF.
@@ -30,10 +30,10 @@ pub fn llama3(config: &Config, found: &[f32]) -> Option<RopeScaling> {
     same.then_some(named.rope_scaling)
 }
 
-/// Angular frequency of each pair of a head, `head_dim / 2` values: `θ^(−2i/d)`, then scaled.
+/// Angular frequency of each pair that turns, `rotary_dim / 2` values: `θ^(−2i/d)`, then scaled.
 #[must_use]
 pub fn frequencies(config: &Config) -> Vec<f64> {
-    let width = config.head_dim as f64;
+    let width = config.rotary_dim as f64;
     let plain = plain(config);
     match &config.rope_scaling {
         // Within the context, and the decoder takes no longer rows, `dynamic` changes nothing.
@@ -81,7 +81,7 @@ pub fn tables(config: &Config, length: usize) -> Rotary {
         cos: Vec::with_capacity(length * frequencies.len()),
         sin: Vec::with_capacity(length * frequencies.len()),
         head_dim: config.head_dim,
-        rotary_dim: config.head_dim,
+        rotary_dim: config.rotary_dim,
     };
     for position in 0..length {
         for frequency in &frequencies {

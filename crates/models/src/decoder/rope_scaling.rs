@@ -46,7 +46,7 @@ pub enum RopeScaling {
         /// Factor on cosines and sines.
         attention_factor: f64,
     },
-    /// A divisor for each of the `head_dim / 2` frequencies: `rope_freqs.weight` of GGUF, and transformers' `longrope`
+    /// A divisor for each of the `rotary_dim / 2` frequencies: `rope_freqs.weight` of GGUF, and transformers' `longrope`
     /// where its two lists are the same.
     Factors(Vec<f32>),
 }
@@ -59,11 +59,15 @@ pub fn yarn_attention_factor(factor: f64) -> f64 {
 
 impl RopeScaling {
     /// The base of the frequencies and their scaling. Newer files keep both in `rope_parameters`, older ones split them
-    /// into `rope_theta` and `rope_scaling`.
-    pub(super) fn from_json(json: &Value, context: usize) -> Result<(f64, RopeScaling), ModelError> {
+    /// into `rope_scaling` and the family's own key of the base.
+    pub(super) fn from_json(
+        json: &Value,
+        theta_key: &'static str,
+        context: usize,
+    ) -> Result<(f64, RopeScaling), ModelError> {
         let parameters = json.get("rope_parameters").filter(|value| value.is_object());
         let inside = parameters.map(|parameters| number(parameters, "rope_theta")).transpose()?.flatten();
-        let theta = inside.or(number(json, "rope_theta")?).unwrap_or(10_000.0);
+        let theta = inside.or(number(json, theta_key)?).unwrap_or(10_000.0);
         let older = || json.get("rope_scaling").filter(|value| value.is_object());
         Ok((
             theta,
@@ -150,8 +154,8 @@ impl RopeScaling {
         })
     }
 
-    /// Whether its numbers give finite angles for heads of this width.
-    pub(super) fn check(&self, head_dim: usize) -> Result<(), ModelError> {
+    /// Whether its numbers give finite angles where this many values of a head turn.
+    pub(super) fn check(&self, rotary_dim: usize) -> Result<(), ModelError> {
         let numbers = match self {
             RopeScaling::None => vec![],
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => vec![*factor],
@@ -159,8 +163,8 @@ impl RopeScaling {
             RopeScaling::Yarn { factor, beta_fast, beta_slow, original, attention_factor } => {
                 vec![*factor, *beta_slow, beta_fast - beta_slow, *original, *attention_factor]
             }
-            RopeScaling::Factors(factors) if factors.len() != head_dim / 2 => {
-                let hint = format!("a head of width {head_dim} has {} frequencies", head_dim / 2);
+            RopeScaling::Factors(factors) if factors.len() != rotary_dim / 2 => {
+                let hint = format!("a head of width {rotary_dim} has {} frequencies", rotary_dim / 2);
                 return Err(bad("rope_scaling", format!("{} factors", factors.len()), &hint));
             }
             RopeScaling::Factors(factors) => factors.iter().map(|&factor| f64::from(factor)).collect(),
@@ -179,7 +183,7 @@ mod tests {
 
     fn read(scaling: Value) -> Result<RopeScaling, ModelError> {
         let json = json!({"rope_theta": 1e4, "rope_scaling": scaling});
-        RopeScaling::from_json(&json, 4096).map(|(_, scaling)| scaling)
+        RopeScaling::from_json(&json, "rope_theta", 4096).map(|(_, scaling)| scaling)
     }
 
     #[test]

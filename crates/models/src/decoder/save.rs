@@ -3,14 +3,16 @@
 use lowrank_adapt::Weight;
 use lowrank_tensor::{Matrix, Tensor, Var, to_rows};
 
-use super::{Decoder, Gain};
+use super::Decoder;
+use super::conv1d::transposed;
+use super::norm::{Gain, Norm};
 
 /// One tensor to be written.
 #[derive(Debug, Clone)]
 pub struct Named {
     /// Checkpoint name: `model.layers.0.mlp.up_proj.weight`.
     pub name: String,
-    /// `[out, in]`, or `[width]` for a gain or bias.
+    /// As the checkpoint has it: `[out, in]` (`[in, out]` for `Conv1D`), or `[width]` for a gain or bias.
     pub shape: Vec<usize>,
     /// The values, as they are held.
     pub values: Matrix,
@@ -20,33 +22,51 @@ impl Decoder {
     /// Every weight in checkpoint order; a tied head is left out. Adapters are not included: merge them first.
     #[must_use]
     pub fn named_weights(&self) -> Vec<Named> {
-        let matrix = |name: String, weight: &Weight| {
+        let table = self.config.family.table();
+        let matrix = |module: &str, weight: &Weight| {
+            let name = format!("{module}.weight");
             let values = match weight {
                 Weight::Frozen(matrix) => matrix.clone(),
                 Weight::Trained(var) => held(var),
             };
+            let values = if table.is_transposed(&name) { turned(&values) } else { values };
             Named { name, shape: values.shape().to_vec(), values }
         };
-        let vector = |name: String, values: Matrix| Named { name, shape: vec![values.shape()[1]], values };
-        let gain = |name: String, gain: &Gain| {
-            let values = match gain {
-                Gain::Trained(var) => held(var),
-                Gain::Frozen(tensor) => from_f32(to_rows(Tensor::clone(tensor)), tensor.dims()),
-            };
-            vector(name, values)
-        };
-        let mut all = vec![matrix("model.embed_tokens.weight".to_owned(), &self.embedding)];
+        let mut all = vec![matrix(table.embedding, &self.embedding)];
+        all.extend(table.positions.zip(self.positions.as_ref()).map(|(name, each)| matrix(name, each)));
         for (name, linear) in self.sites() {
-            all.push(matrix(format!("{name}.weight"), linear.weight()));
+            all.push(matrix(&name, linear.weight()));
             all.extend(linear.bias().map(|bias| vector(format!("{name}.bias"), bias.clone())));
         }
         for (layer, block) in self.blocks.iter().enumerate() {
-            all.push(gain(format!("model.layers.{layer}.input_layernorm.weight"), &block.input_norm));
-            all.push(gain(format!("model.layers.{layer}.post_attention_layernorm.weight"), &block.mlp_norm));
+            let names = std::iter::once(table.input_norm).chain(table.mlp_norm);
+            for (part, each) in names.zip(block.norms()) {
+                all.extend(norm(&table.inside(layer, part), each));
+            }
         }
-        all.push(gain("model.norm.weight".to_owned(), &self.norm));
+        all.extend(norm(table.norm, &self.norm));
         all
     }
+}
+
+fn vector(name: String, values: Matrix) -> Named {
+    Named { name, shape: vec![values.shape()[1]], values }
+}
+
+fn norm(module: &str, norm: &Norm) -> Vec<Named> {
+    let values = |gain: &Gain| match gain {
+        Gain::Trained(var) => held(var),
+        Gain::Frozen(tensor) => from_f32(to_rows(Tensor::clone(tensor)), tensor.dims()),
+    };
+    let mut all = vec![vector(format!("{module}.weight"), values(&norm.gain))];
+    all.extend(norm.bias.as_ref().map(|bias| vector(format!("{module}.bias"), values(bias))));
+    all
+}
+
+/// With rows and columns exchanged.
+fn turned(matrix: &Matrix) -> Matrix {
+    let [rows, cols] = matrix.shape();
+    from_f32(transposed(&matrix.to_f32(), rows, cols), [cols, rows])
 }
 
 fn held(var: &Var) -> Matrix {

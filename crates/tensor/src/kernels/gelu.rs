@@ -20,17 +20,21 @@ pub enum Gelu {
 #[inline(always)]
 fn exact<T: Real>(x: T) -> (T, T) {
     let half = T::from_f64(0.5);
-    let distance = if x < T::ZERO { -x } else { x };
+    let distance = Real::abs(x);
     let tail = half * (distance * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erfc();
     let factor = if x < T::ZERO { tail } else { T::ONE - tail };
     // 1/√(2π)
-    let density = T::from_f64(0.398_942_280_401_432_7) * Real::exp(-half * x * x);
+    let density = T::from_f64(0.398_942_280_401_432_7) * Real::exp(-half * distance * distance);
     (factor, density)
 }
 
 /// As [`exact`]. `½·(1 + tanh u) = σ(2u)`, which needs one exponential and cancels nothing.
 #[inline(always)]
 fn tanh<T: Real>(x: T) -> (T, T) {
+    // Beyond, the factor is 0 or 1 in either type, and its square would overflow. NaN passes.
+    let far = T::from_f64(30.0);
+    let x = if x > far { far } else { x };
+    let x = if x < -far { -far } else { x };
     // 2·√(2/π)
     let slope = T::from_f64(1.595_769_121_605_730_7);
     let cubic = T::from_f64(0.044_715);
@@ -122,6 +126,8 @@ mod tests {
             forward(kind, &x, &mut y);
             backward(kind, &x, &[1.0; 4], &mut dx);
             assert_eq!((y, dx), ([0.0, 0.0, 40.0, 1e30], [0.0, 0.0, 1.0, 1.0]), "{kind:?}");
+            forward(kind, &[f32::NAN], &mut y[..1]);
+            assert!(y[0].is_nan(), "{kind:?}");
         }
     }
 }

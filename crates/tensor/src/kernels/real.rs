@@ -33,6 +33,9 @@ pub trait Real:
     /// `eˣ`; exactly 0 far below the range of the type, NaN for NaN.
     fn exp(self) -> Self;
 
+    /// `|x|`: an instruction, where a comparison would keep a loop from becoming vector code.
+    fn abs(self) -> Self;
+
     /// `1 − erf(x)` for x ≥ 0, as precise relative to its own size as the type allows, see [`super::erfc`].
     fn erfc(self) -> Self;
 
@@ -86,6 +89,11 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn abs(self) -> f32 {
+        f32::abs(self)
+    }
+
+    #[inline(always)]
     fn erfc(self) -> f32 {
         erfc::single(self)
     }
@@ -108,6 +116,11 @@ impl Real for f64 {
     #[inline(always)]
     fn exp(self) -> f64 {
         f64::exp(self)
+    }
+
+    #[inline(always)]
+    fn abs(self) -> f64 {
+        f64::abs(self)
     }
 
     #[inline(always)]
