@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use lowrank_record::Seed;
-use lowrank_tensor::ops::{self, Heads, Layout, Rotary, Targets, composed};
+use lowrank_tensor::ops::{self, Gelu, Heads, Layout, Rotary, Targets, composed};
 use lowrank_tensor::{DType, Matrix, Tensor, TensorData, cpu};
 
 type Operation = Box<dyn Fn(&[Tensor<2>]) -> Tensor<2>>;
@@ -52,7 +52,7 @@ fn packed() -> Layout {
 fn rotary_tables() -> Arc<Rotary> {
     let angles: Vec<f32> = (0..11).flat_map(|p| [p as f32, p as f32 * 0.1, p as f32 * 0.01]).collect();
     let (cos, sin) = (angles.iter().map(|a| a.cos()).collect(), angles.iter().map(|a| a.sin()).collect());
-    Arc::new(Rotary { cos, sin, head_dim: 6 })
+    Arc::new(Rotary { cos, sin, head_dim: 6, rotary_dim: 6 })
 }
 
 fn rows() -> Vec<Row> {
@@ -102,6 +102,20 @@ fn rows() -> Vec<Row> {
         Box::new(|x| composed::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
     );
     row(
+        "layer_norm",
+        &[[9, 5], [1, 5], [1, 5]],
+        Box::new(|x| ops::layer_norm(x[0].clone(), x[1].clone(), x[2].clone(), 1e-5)),
+        Box::new(|x| composed::layer_norm(x[0].clone(), x[1].clone(), x[2].clone(), 1e-5)),
+    );
+    for (name, kind) in [("gelu", Gelu::Exact), ("gelu by tanh", Gelu::Tanh)] {
+        row(
+            name,
+            &[[9, 5]],
+            Box::new(move |x| ops::gelu(x[0].clone() * 2.0, kind)),
+            Box::new(move |x| composed::gelu(x[0].clone() * 2.0, kind)),
+        );
+    }
+    row(
         "swiglu",
         &[[9, 5], [9, 5]],
         Box::new(|x| ops::swiglu(x[0].clone(), x[1].clone())),
@@ -112,6 +126,15 @@ fn rows() -> Vec<Row> {
     row(
         "rotary",
         &[[22, 12]],
+        Box::new(move |x| ops::rotary(x[0].clone(), &t1, &p1)),
+        Box::new(move |x| composed::rotary(x[0].clone(), &t2, &p2)),
+    );
+    // The same tables turn six of ten values of a head.
+    let partial = Arc::new(Rotary { head_dim: 10, ..(*tables).clone() });
+    let (t1, p1, t2, p2) = (partial.clone(), layout.positions.clone(), partial, layout.positions.clone());
+    row(
+        "rotary of a part of each head",
+        &[[22, 20]],
         Box::new(move |x| ops::rotary(x[0].clone(), &t1, &p1)),
         Box::new(move |x| composed::rotary(x[0].clone(), &t2, &p2)),
     );
@@ -197,6 +220,18 @@ fn large_rows() -> Vec<Row> {
         inputs: vec![[70, 5], [1, 5]],
         fused: Box::new(|x| ops::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
         composed: Box::new(|x| composed::rms_norm(x[0].clone(), x[1].clone(), 1e-5)),
+    });
+    rows.push(Row {
+        name: "layer_norm, several blocks of rows",
+        inputs: vec![[70, 300], [1, 300], [1, 300]],
+        fused: Box::new(|x| ops::layer_norm(x[0].clone(), x[1].clone(), x[2].clone(), 1e-5)),
+        composed: Box::new(|x| composed::layer_norm(x[0].clone(), x[1].clone(), x[2].clone(), 1e-5)),
+    });
+    rows.push(Row {
+        name: "gelu, several tasks",
+        inputs: vec![[70, 300]],
+        fused: Box::new(|x| ops::gelu(x[0].clone(), Gelu::Exact)),
+        composed: Box::new(|x| composed::gelu(x[0].clone(), Gelu::Exact)),
     });
     // One row of 300 tokens: documents that begin at 0, 130 and 290, so that whole blocks of keys are skipped.
     let starts = [vec![0; 130], vec![130; 160], vec![290; 10]].concat();

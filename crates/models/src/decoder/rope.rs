@@ -81,6 +81,7 @@ pub fn tables(config: &Config, length: usize) -> Rotary {
         cos: Vec::with_capacity(length * frequencies.len()),
         sin: Vec::with_capacity(length * frequencies.len()),
         head_dim: config.head_dim,
+        rotary_dim: config.head_dim,
     };
     for position in 0..length {
         for frequency in &frequencies {

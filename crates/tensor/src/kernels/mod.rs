@@ -7,6 +7,9 @@
 
 pub mod attention;
 pub mod cross_entropy;
+mod erfc;
+pub mod gelu;
+pub mod layer_norm;
 pub mod linear;
 pub mod memory;
 pub mod product;

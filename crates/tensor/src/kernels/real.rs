@@ -5,6 +5,8 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use faer::traits::ComplexField;
 use pulp::Arch;
 
+use super::erfc;
+
 /// f32 or f64.
 pub trait Real:
     ComplexField
@@ -30,6 +32,9 @@ pub trait Real:
 
     /// `eˣ`; exactly 0 far below the range of the type, NaN for NaN.
     fn exp(self) -> Self;
+
+    /// `1 − erf(x)` for x ≥ 0, as precise relative to its own size as the type allows, see [`super::erfc`].
+    fn erfc(self) -> Self;
 
     /// Runs a loop over values of this type compiled for the widest vectors of the machine.
     #[inline(always)]
@@ -79,6 +84,11 @@ impl Real for f32 {
         let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
         e * power(half) * power(n - half)
     }
+
+    #[inline(always)]
+    fn erfc(self) -> f32 {
+        erfc::single(self)
+    }
 }
 
 impl Real for f64 {
@@ -98,6 +108,11 @@ impl Real for f64 {
     #[inline(always)]
     fn exp(self) -> f64 {
         f64::exp(self)
+    }
+
+    #[inline(always)]
+    fn erfc(self) -> f64 {
+        erfc::double(self)
     }
 }
 
@@ -171,6 +186,27 @@ pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     total
 }
 
+/// `Σ aᵢ`, added as in [`dot`]. To be called inside [`Real::vectorised`].
+#[inline(always)]
+pub(super) fn sum<T: Real>(values: &[T]) -> f64 {
+    const LANES: usize = 16;
+    let mut total = 0.0;
+    for run in values.chunks(LANES * 16) {
+        let mut lanes = [T::ZERO; LANES];
+        let mut groups = run.chunks_exact(LANES);
+        for group in &mut groups {
+            for (value, lane) in group.iter().zip(&mut lanes) {
+                *lane += *value;
+            }
+        }
+        for (value, lane) in groups.remainder().iter().zip(&mut lanes) {
+            *lane += *value;
+        }
+        total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
+    }
+    total
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,9 +240,11 @@ mod tests {
             assert_eq!(largest(&values), most);
             let squares: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum();
             assert!((dot(&values, &values) - squares).abs() <= 1e-6 * squares.max(1.0));
+            let plain: f64 = values.iter().map(|&v| f64::from(v)).sum();
+            assert!((sum(&values) - plain).abs() <= 1e-6 * length.max(1) as f64);
             let truth: f64 = values.iter().map(|&v| f64::from(v - 0.5).exp()).sum();
-            let sum = exp_and_sum(&mut values, 0.5);
-            assert!((sum - truth).abs() <= 1e-6 * truth.max(1.0), "{sum} {truth}");
+            let total = exp_and_sum(&mut values, 0.5);
+            assert!((total - truth).abs() <= 1e-6 * truth.max(1.0), "{total} {truth}");
         }
         let mut values = [1.0, f32::NAN, 2.0];
         let shift = largest(&values);

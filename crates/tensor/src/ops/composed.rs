@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use crate::{Matrix, kernels::RowSource};
 
-use super::{Heads, Layout, Rotary, Targets};
+use super::{Gelu, Heads, Layout, Rotary, Targets};
 
 /// A frozen matrix as a tensor of the device.
 #[must_use]
@@ -47,11 +47,35 @@ pub fn rms_norm(x: Tensor<2>, gain: Tensor<2>, epsilon: f64) -> Tensor<2> {
     x / (mean_square + epsilon).sqrt() * gain
 }
 
+/// `(x − μ) / √(mean((x − μ)²) + ε) ⊙ gain + bias`.
+#[must_use]
+pub fn layer_norm(x: Tensor<2>, gain: Tensor<2>, bias: Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let centred = x.clone() - x.mean_dim(1);
+    let variance = centred.clone().powf_scalar(2.0).mean_dim(1);
+    centred / (variance + epsilon).sqrt() * gain + bias
+}
+
+/// `x·Φ(x)`, or its approximation.
+#[must_use]
+pub fn gelu(x: Tensor<2>, kind: Gelu) -> Tensor<2> {
+    match kind {
+        Gelu::Exact => {
+            let factor = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+            x * factor * 0.5
+        }
+        Gelu::Tanh => {
+            let cubic = x.clone().powf_scalar(3.0) * 0.044_715;
+            let inner = (x.clone() + cubic) * (2.0 / std::f64::consts::PI).sqrt();
+            x * (inner.tanh() + 1.0) * 0.5
+        }
+    }
+}
+
 /// Turns each head by its position.
 #[must_use]
 pub fn rotary(x: Tensor<2>, tables: &Arc<Rotary>, positions: &Arc<[u32]>) -> Tensor<2> {
     let [n, width] = x.dims();
-    let (head_dim, half) = (tables.head_dim, tables.head_dim / 2);
+    let (head_dim, turned, half) = (tables.head_dim, tables.rotary_dim, tables.rotary_dim / 2);
     let (device, dtype) = (x.device().without_autodiff(), x.dtype());
     let gather = |table: &[f32]| -> Tensor<3> {
         let rows: Vec<f32> = positions
@@ -63,10 +87,14 @@ pub fn rotary(x: Tensor<2>, tables: &Arc<Rotary>, positions: &Arc<[u32]>) -> Ten
     let (cos, sin) = (gather(&tables.cos), gather(&tables.sin));
     let heads: Tensor<3> = x.reshape([n, width / head_dim, head_dim]);
     let first = heads.clone().narrow(2, 0, half);
-    let second = heads.narrow(2, half, half);
+    let second = heads.clone().narrow(2, half, half);
     let turned_first = first.clone() * cos.clone() - second.clone() * sin.clone();
     let turned_second = second * cos + first * sin;
-    Tensor::cat(vec![turned_first, turned_second], 2).reshape([n, width])
+    let mut parts = vec![turned_first, turned_second];
+    if turned < head_dim {
+        parts.push(heads.narrow(2, turned, head_dim - turned));
+    }
+    Tensor::cat(parts, 2).reshape([n, width])
 }
 
 /// Causal attention within each document, with the whole score matrix.

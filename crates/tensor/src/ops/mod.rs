@@ -10,6 +10,8 @@ pub mod composed;
 mod cross_entropy;
 mod dense;
 mod embedding;
+mod gelu;
+mod layer_norm;
 mod linear;
 mod pullback;
 mod rms_norm;
@@ -24,6 +26,8 @@ pub use cross_entropy::{
 };
 pub use dense::dense;
 pub use embedding::{embedding, embedding_dense};
+pub use gelu::{Gelu, gelu};
+pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use pullback::pullback;
 pub use rms_norm::rms_norm;
@@ -60,6 +64,7 @@ mod tests {
             (Box::new(linear::Linear { weight: weight([7, 5]), bias: None }), vec![[4, 5], [7, 3], [3, 5]]),
             (Box::new(dense::Dense), vec![[4, 5], [7, 5]]),
             (Box::new(rms_norm::RmsNorm { epsilon: 1e-5 }), vec![[4, 5], [1, 5]]),
+            (Box::new(layer_norm::LayerNorm { epsilon: 1e-5 }), vec![[4, 5], [1, 5], [1, 5]]),
             (Box::new(swiglu::SwiGlu), vec![[4, 5], [4, 5]]),
             (Box::new(attention::Attention { heads, layout }), vec![[4, 8], [4, 4], [4, 4]]),
             (

@@ -1,7 +1,7 @@
 //! Rotary position embedding: each pair of a head turns by its position times the pair's frequency
 //! (Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021).
 //!
-//! The pairs are (i, i + d/2) as in Hugging Face checkpoints; files whose rows are permuted for neighbouring pairs
+//! The pairs are (i, i + d/2), d the width that turns, as in Hugging Face checkpoints; files whose rows are permuted for neighbouring pairs
 //! (GGUF) are put back when they are read. The backward turns by the opposite angle; nothing is saved.
 
 use std::sync::Arc;
@@ -15,15 +15,18 @@ use crate::{is_cpu, with_float};
 
 use super::composed;
 
-/// Cosines and sines for the positions `0..positions`, each `[positions, head_dim / 2]`, row-major.
+/// Cosines and sines for the positions `0..positions`, each `[positions, rotary_dim / 2]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rotary {
     /// Cosines, already multiplied by the attention factor of the scaling variant.
     pub cos: Vec<f32>,
     /// Sines, already multiplied by the attention factor of the scaling variant.
     pub sin: Vec<f32>,
-    /// Width of one head; even.
+    /// Width of one head.
     pub head_dim: usize,
+    /// How many values at the beginning of each head turn; even, at most `head_dim`. The rest keeps its values (partial
+    /// rotation, as in GPT-NeoX and Phi).
+    pub rotary_dim: usize,
 }
 
 #[derive(Debug)]
@@ -51,8 +54,8 @@ impl Turn {
     fn run<T: Real>(&self, x: &FlexTensor, direction: kernel::Direction) -> FlexTensor {
         let (n, width) = (x.layout().shape()[0], x.layout().shape()[1]);
         let mut y = zeros(n * width);
-        let tables =
-            kernel::Tables { cos: &self.tables.cos, sin: &self.tables.sin, head_dim: self.tables.head_dim };
+        let Rotary { cos, sin, head_dim, rotary_dim } = &*self.tables;
+        let tables = kernel::Tables { cos, sin, head_dim: *head_dim, rotary_dim: *rotary_dim };
         kernel::apply(values::<T>(x), &mut y, &tables, &self.positions, direction);
         tensor(y, &[n, width])
     }
