@@ -110,6 +110,71 @@ pub enum ModelError {
         /// Tokens that the model had seen.
         seen: usize,
     },
+    /// A part of a batch has another number of values than its sides say.
+    #[error("the batch holds {found} {what}, its sides say {expected}")]
+    Batch {
+        /// What was counted.
+        what: &'static str,
+        /// Values given.
+        found: usize,
+        /// Values by the sides of the batch.
+        expected: usize,
+    },
+    /// A sequence without a token.
+    #[error("row {row} of the batch is all padding; leave it out")]
+    Padding {
+        /// The row.
+        row: usize,
+    },
+    /// A class that the head does not have.
+    #[error("label {label} of row {index} is none of the head's {labels} classes; are they the data's?")]
+    Label {
+        /// The class.
+        label: i32,
+        /// The row.
+        index: usize,
+        /// Classes of the head.
+        labels: usize,
+    },
+    /// A segment that the model does not have.
+    #[error("segment {segment} at index {index} is none of the model's {segments}")]
+    Segment {
+        /// The segment (token type).
+        segment: u32,
+        /// Where it stands.
+        index: usize,
+        /// Segments of the model.
+        segments: usize,
+    },
+    /// Labels of another kind than the head answers.
+    #[error("the batch asks for {asked}, the model's head gives {given}")]
+    Labels {
+        /// What the labels of the batch are.
+        asked: &'static str,
+        /// What the head gives.
+        given: &'static str,
+    },
+    /// A head that the network cannot be built with.
+    #[error("{asked}: {problem}")]
+    Head {
+        /// What was asked for.
+        asked: &'static str,
+        /// Why it cannot be had, and what can.
+        problem: String,
+    },
+    /// An image of a size that the network cannot take.
+    #[error("an image of {height} x {width}: {problem}")]
+    Image {
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+        /// Why it cannot be taken.
+        problem: String,
+    },
+    /// A network that keeps its activations.
+    #[error("{0} keeps all its activations; take recompute = nothing")]
+    Recompute(&'static str),
     /// A target lies outside the vocabulary.
     #[error(transparent)]
     Target(#[from] lowrank_tensor::ops::TargetError),

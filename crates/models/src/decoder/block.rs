@@ -6,7 +6,7 @@ use lowrank_adapt::{Linear, Weight};
 use lowrank_tensor::Tensor;
 use lowrank_tensor::ops::{self, Gelu, Rotary};
 
-use super::config::{Activation, Config};
+use super::config::{FeedForward, Config};
 use super::family::Order;
 use super::norm::Norm;
 
@@ -183,10 +183,10 @@ impl Block {
         self.output.forward(attend(q, k, v))
     }
 
-    fn feed_forward(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
+    fn feed_forward(&self, x: Tensor<2>, activation: FeedForward) -> Tensor<2> {
         let inner = match (&self.gate, activation) {
             (Some(gate), _) => ops::swiglu(gate.forward(x.clone()), self.up.forward(x)), // [n, intermediate]
-            (None, Activation::GeluTanh) => ops::gelu(self.up.forward(x), Gelu::Tanh),
+            (None, FeedForward::GeluTanh) => ops::gelu(self.up.forward(x), Gelu::Tanh),
             (None, _) => ops::gelu(self.up.forward(x), Gelu::Exact),
         };
         self.down.forward(inner)

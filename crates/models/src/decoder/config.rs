@@ -8,7 +8,7 @@ use crate::ModelError;
 
 /// What stands between the two layers of the feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub enum Activation {
+pub enum FeedForward {
     /// A gate beside the first: `silu(gate) ⊙ up`.
     SwiGlu,
     /// `x·Φ(x)`.
@@ -17,18 +17,18 @@ pub enum Activation {
     GeluTanh,
 }
 
-impl Activation {
+impl FeedForward {
     /// Reads the activation of a feed-forward part without a gate.
-    pub(super) fn of(json: &Value, key: &'static str, default: &str) -> Result<Activation, ModelError> {
+    pub(super) fn of(json: &Value, key: &'static str, default: &str) -> Result<FeedForward, ModelError> {
         let name = match json.get(key) {
             None | Some(Value::Null) => default,
             Some(Value::String(name)) => name,
             Some(other) => return Err(bad(key, other, "it should be a name")),
         };
         match name {
-            "gelu" | "gelu_python" => Ok(Activation::Gelu),
+            "gelu" | "gelu_python" => Ok(FeedForward::Gelu),
             "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => {
-                Ok(Activation::GeluTanh)
+                Ok(FeedForward::GeluTanh)
             }
             other => Err(bad(
                 key,
@@ -42,9 +42,9 @@ impl Activation {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Activation::SwiGlu => "silu",
-            Activation::Gelu => "gelu",
-            Activation::GeluTanh => "gelu_new",
+            FeedForward::SwiGlu => "silu",
+            FeedForward::Gelu => "gelu",
+            FeedForward::GeluTanh => "gelu_new",
         }
     }
 }
@@ -102,7 +102,7 @@ pub struct Config {
     /// Whether an own head has a bias.
     pub head_bias: bool,
     /// What stands inside the feed-forward part.
-    pub activation: Activation,
+    pub activation: FeedForward,
     /// How the feed-forward part joins the attention.
     pub residual: Residual,
     /// Number of past tokens each token sees, itself included, where attention slides.
@@ -177,7 +177,7 @@ impl Config {
         let attention = self.hidden * (2 * q + 2 * kv);
         let biases =
             if self.qkv_bias { q + 2 * kv } else { 0 } + if self.output_bias { self.hidden } else { 0 };
-        let gated = usize::from(self.activation == Activation::SwiGlu);
+        let gated = usize::from(self.activation == FeedForward::SwiGlu);
         let mlp = (2 + gated) * self.hidden * self.intermediate;
         let mlp_bias = if self.mlp_bias { (1 + gated) * self.intermediate + self.hidden } else { 0 };
         let norm = if self.family.table().layer_norm { 2 * self.hidden } else { self.hidden };

@@ -14,7 +14,7 @@ use super::composed;
 pub use kernel::Gelu;
 
 #[derive(Debug)]
-pub(super) struct Activation {
+pub(super) struct FeedForward {
     pub(super) kind: Gelu,
 }
 
@@ -27,10 +27,10 @@ pub fn gelu(x: Tensor<2>, kind: Gelu) -> Tensor<2> {
     if !is_cpu(&x.device()) {
         return composed::gelu(x, kind);
     }
-    run1(x, Activation { kind })
+    run1(x, FeedForward { kind })
 }
 
-impl Activation {
+impl FeedForward {
     fn run<T: Real>(&self, x: &FlexTensor) -> FlexTensor {
         let (n, f) = (x.layout().shape()[0], x.layout().shape()[1]);
         let mut y = zeros(n * f);
@@ -46,7 +46,7 @@ impl Activation {
     }
 }
 
-impl Fused for Activation {
+impl Fused for FeedForward {
     fn forward(&self, inputs: &[FlexTensor], keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let output = with_float!(inputs[0], T => self.run::<T>(&inputs[0]));
         (output, if keep { inputs.to_vec() } else { Vec::new() })

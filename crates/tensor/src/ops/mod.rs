@@ -6,6 +6,7 @@
 //! in each file.
 
 mod attention;
+mod attention_full;
 pub mod composed;
 mod cross_entropy;
 mod dense;
@@ -20,6 +21,7 @@ mod swiglu;
 mod tap;
 
 pub use attention::{Heads, Layout, attend, attention};
+pub use attention_full::{FullAttention, attention_full};
 pub use cross_entropy::{
     TargetError, Targets, cross_entropy, cross_entropy_dense, cross_entropy_of_logits, log_likelihoods,
     log_likelihoods_dense, log_likelihoods_of_logits,

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::super::config::{
-    Activation, Config, PLACE, Residual, count, flag, in_terms, number, optional_count, refuse, refuse_unless,
+    FeedForward, Config, PLACE, Residual, count, flag, in_terms, number, optional_count, refuse, refuse_unless,
 };
 use super::super::family::{Family, Order, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;
@@ -69,7 +69,7 @@ pub(in super::super) fn read(json: &Value) -> Result<Config, ModelError> {
         output_bias: true,
         mlp_bias: true,
         head_bias: false,
-        activation: Activation::of(json, "activation_function", "gelu_new")?,
+        activation: FeedForward::of(json, "activation_function", "gelu_new")?,
         residual: Residual::Sequential,
         sliding_window: None,
     };

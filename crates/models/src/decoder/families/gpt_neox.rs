@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::config::{Activation, Config, PLACE, Residual, count, flag, in_terms, number};
+use super::super::config::{FeedForward, Config, PLACE, Residual, count, flag, in_terms, number};
 use super::super::family::{Family, Order, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;
 use super::{head_width, rotary_part, turned};
@@ -59,7 +59,7 @@ pub(in super::super) fn read(json: &Value) -> Result<Config, ModelError> {
         output_bias: biased,
         mlp_bias: true,
         head_bias: false,
-        activation: Activation::of(json, "hidden_act", "gelu")?,
+        activation: FeedForward::of(json, "hidden_act", "gelu")?,
         residual: if parallel { Residual::Parallel } else { Residual::Sequential },
         sliding_window: None,
     };

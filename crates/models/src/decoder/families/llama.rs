@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::config::{Activation, Config, Residual, bad, count, flag, number, optional_count};
+use super::super::config::{FeedForward, Config, Residual, bad, count, flag, number, optional_count};
 use super::super::family::{Family, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;
 use crate::ModelError;
@@ -74,7 +74,7 @@ pub(in super::super) fn read(model_type: &str, json: &Value) -> Result<Config, M
         output_bias: !qwen2 && biased,
         mlp_bias: flag(json, "mlp_bias", false)?,
         head_bias: false,
-        activation: Activation::SwiGlu,
+        activation: FeedForward::SwiGlu,
         residual: Residual::Sequential,
         sliding_window,
     };

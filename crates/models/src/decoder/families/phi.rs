@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::super::config::{
-    Activation, Config, PLACE, Residual, count, in_terms, number, optional_count, refuse,
+    FeedForward, Config, PLACE, Residual, count, in_terms, number, optional_count, refuse,
 };
 use super::super::family::{Family, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;
@@ -63,7 +63,7 @@ pub(in super::super) fn read(json: &Value) -> Result<Config, ModelError> {
         output_bias: true,
         mlp_bias: true,
         head_bias: true,
-        activation: Activation::of(json, "hidden_act", "gelu_new")?,
+        activation: FeedForward::of(json, "hidden_act", "gelu_new")?,
         residual: Residual::Shared,
         sliding_window: None,
     };
