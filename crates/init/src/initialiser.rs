@@ -1,8 +1,8 @@
 //! The trait, and what it gives.
 
 use faer::{Mat, MatRef};
-use lowrank_linalg::{LowRank, Sketch, energy, multiply};
-use lowrank_record::{Card, Need, Report, Seed};
+use lowrank_linalg::{LowRank, Sketch, energy, finite, multiply};
+use lowrank_record::{Card, Need, Promise, Report, Seed};
 
 use crate::{Evidence, Exactness, InitError, Leading, Options, Site};
 
@@ -19,6 +19,11 @@ pub trait Initialiser: Send + Sync {
     /// What it must be shown, with the choices made: a choice may need more than the card says.
     fn needs(&self) -> Vec<Need> {
         self.card().needs.to_vec()
+    }
+
+    /// What it promises about the function at step 0, with the choices made: a choice may keep less than the card says.
+    fn promise(&self) -> Promise {
+        self.card().promise
     }
 
     /// Whether it can start this layer at this rank, which needs no evidence to know: [`Initialiser::start`] refuses the
@@ -72,7 +77,7 @@ pub struct Start {
 pub enum Base {
     /// Nothing: the change is added to W.
     Keep,
-    /// The base gives up the start, `W − scale·left·right`, so that the function is unchanged.
+    /// The base gives up the start, `W − scale·left·right` (or `W − scale·left·core·right`), so that the function is unchanged.
     Subtract,
     /// Another matrix `[out, in]` takes its place (a quantised copy, say).
     Replace(Mat<f32>),
@@ -97,6 +102,30 @@ impl Start {
             return Err(InitError::Vanishes { method });
         }
         Ok(Start { delta, core: None, base, report })
+    }
+
+    /// A start with a matrix `[r, r]` between its factors, the end of every method that has one: refused where it would
+    /// train to nothing or to NaN, whichever of the three are trained.
+    ///
+    /// # Errors
+    /// [`InitError::Overflow`] for a matrix that is not finite, [`InitError::Vanishes`] where two of the three are zero: the
+    /// gradient of each is a product with the other two, so then none has one, and the start never learns.
+    pub fn checked_with_core(
+        method: &'static str,
+        delta: LowRank,
+        core: Mat<f32>,
+        base: Base,
+        report: Report,
+    ) -> Result<Start, InitError> {
+        assert_eq!(core.shape(), (delta.rank(), delta.rank()), "{method}: shape of the core");
+        if !delta.is_finite() || finite(core.as_ref()).is_err() {
+            return Err(InitError::Overflow { method });
+        }
+        let parts = [delta.left.as_ref(), core.as_ref(), delta.right.as_ref()];
+        if parts.iter().filter(|part| energy(**part) == 0.0).count() > 1 {
+            return Err(InitError::Vanishes { method });
+        }
+        Ok(Start { delta, core: Some(core), base, report })
     }
 
     /// The base weight beside which this start is added: W, or `W − scale·change` computed in f32 from the factors as

@@ -12,9 +12,12 @@
 
 mod error;
 mod iteration;
+mod ldu;
 mod low_rank;
 mod operator;
+mod pivoted_qr;
 mod product;
+mod pseudo_inverse;
 mod qr;
 mod real;
 mod sketch;
@@ -24,9 +27,12 @@ mod svd;
 
 pub use error::LinalgError;
 pub use iteration::{Side, SubspaceIteration};
+pub use ldu::{Ldu, Pivoting, ldu, pivot_rows};
 pub use low_rank::LowRank;
 pub use operator::{Operator, OuterProducts};
+pub use pivoted_qr::{PivotedQr, pivoted_qr};
 pub use product::{energy, finite, from_rows, multiply, narrow, to_rows, widen};
+pub use pseudo_inverse::{PseudoInverse, pseudo_inverse};
 pub use qr::{Qr, orthonormal_basis, qr};
 pub use real::Real;
 pub use sketch::{Sketch, Sketched, randomised_svd};
