@@ -122,7 +122,9 @@ fn formats_lose_what_their_bits_promise() {
     // Four bits more are 16 times less, near enough.
     assert!(four > 10.0 * eight && four < 0.12, "{four} {eight}");
     assert!(kept("nf4", "16") < four && four < kept("nf4", "512"));
-    assert!(four < kept("q4-0", "64"), "the quantiles fit a normal weight better than equal steps");
+    // Equal steps of 32 normal values, one end of which is always the largest: 0.086 of a wide sample (NumPy).
+    let equal = kept("q4-0", "64");
+    assert!((0.07..0.095).contains(&equal), "{equal}");
 }
 
 #[test]

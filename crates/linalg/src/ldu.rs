@@ -80,17 +80,8 @@ pub fn ldu(a: MatRef<'_, f32>, rank: usize, pivoting: Pivoting) -> Result<Ldu, L
             next += 1;
             continue;
         }
-        while pivoting == Pivoting::Rook {
-            let better = work.pivot_in_row(pivot.row);
-            if better.column == pivot.column {
-                break;
-            }
-            let next = work.pivot_in_column(better.column);
-            // Row and column each round their own way: without this, two equal entries take turns for ever.
-            if next.value.abs() <= pivot.value.abs() {
-                break;
-            }
-            pivot = next;
+        if pivoting == Pivoting::Rook {
+            pivot = work.rook(pivot);
         }
         work.eliminate(&pivot);
     }
@@ -156,6 +147,18 @@ impl<'a> Elimination<'a> {
     fn pivot_in_row(&self, row: usize) -> Pivot {
         let (column, value) = largest(&self.row(row));
         Pivot { row, column, value }
+    }
+
+    /// The pivot that is the largest of its row and of its column, from this one on.
+    fn rook(&self, mut pivot: Pivot) -> Pivot {
+        loop {
+            let next = self.pivot_in_column(self.pivot_in_row(pivot.row).column);
+            // Row and column each round their own way: without strict growth, two equal entries take turns for ever.
+            if next.value.abs() <= pivot.value.abs() {
+                return pivot;
+            }
+            pivot = next;
+        }
     }
 
     fn eliminate(&mut self, pivot: &Pivot) {

@@ -41,18 +41,9 @@ pub fn pivoted_qr(a: MatRef<'_, f32>, rank: usize) -> Result<PivotedQr, LinalgEr
     let least = (m as f64 * f64::EPSILON).powi(2) * largest;
     let mut columns: Vec<usize> = Vec::with_capacity(rank);
     for step in 0..rank {
-        let taken = loop {
-            let free = (0..n).filter(|j| !columns.contains(j));
-            let Some(j) = free.max_by(|&i, &j| left[i].total_cmp(&left[j]).then(j.cmp(&i))) else {
-                return Err(LinalgError::Rank { rank, rows: m, cols: n });
-            };
-            // Subtracting squares loses digits: below √ε of the original no figure is left, so it is computed anew.
-            if left[j] > 1e-8 * computed[j] || computed[j] <= least {
-                break j;
-            }
-            left[j] = without(a.col(j).to_owned(), q.as_ref().subcols(0, step)).squared_norm_l2();
-            computed[j] = left[j];
-        };
+        let free = (0..n).filter(|j| !columns.contains(j));
+        // rank ≤ n, so that one is free; the first of equals.
+        let taken = free.fold(n, |best, j| if best == n || left[j] > left[best] { j } else { best });
         let before = q.as_ref().subcols(0, step);
         let rest = without(a.col(taken).to_owned(), before);
         let size = rest.norm_l2();
@@ -64,6 +55,11 @@ pub fn pivoted_qr(a: MatRef<'_, f32>, rank: usize) -> Result<PivotedQr, LinalgEr
             for j in (0..n).filter(|j| !columns.contains(j)) {
                 r[(step, j)] = row[(0, j)];
                 left[j] = (left[j] - row[(0, j)].powi(2)).max(0.0);
+                // Subtracting squares loses digits: where half of them are gone, it is computed anew.
+                if left[j] <= 1e-8 * computed[j] && computed[j] > least {
+                    left[j] = without(a.col(j).to_owned(), q.as_ref().subcols(0, step + 1)).squared_norm_l2();
+                    computed[j] = left[j];
+                }
             }
             r[(step, taken)] = size;
         }

@@ -166,11 +166,11 @@ impl Initialiser for Loldu {
         }
         let Ldu { mut left, diagonal: mut pivots, mut right, .. } = found;
         if self.normalise {
-            for k in 0..rank {
+            for (k, pivot) in pivots.iter_mut().enumerate() {
                 let (l, u) = (left.col(k).norm_l2(), right.row(k).norm_l2());
                 left.as_mut().col_mut(k).iter_mut().for_each(|x| *x /= l);
                 right.as_mut().row_mut(k).iter_mut().for_each(|x| *x /= u);
-                pivots[k] *= l * u;
+                *pivot *= l * u;
             }
         }
         let z: Vec<f64> = self.z(&pivots, seed).into_iter().map(|z| site.unscaled(z)).collect();

@@ -94,7 +94,7 @@ impl LoraXs {
     /// The authors' deviation.
     pub const DEFAULT: LoraXs = LoraXs { bases: Bases::Svd, deviation: 1e-5, svd: Exactness::Auto, power: 4 };
 
-    fn from_weight(
+    fn principal(
         &self,
         seen: &Evidence<'_>,
         rank: usize,
@@ -157,7 +157,7 @@ impl Initialiser for LoraXs {
         let site = seen.site();
         self.admits(site, rank)?;
         let (delta, report) = match self.bases {
-            Bases::Svd => self.from_weight(seen, rank, seed)?,
+            Bases::Svd => self.principal(seen, rank, seed)?,
             Bases::Random => {
                 let bound = |fan: usize| (fan as f64).sqrt().recip() as f32;
                 let left = seed.at("start", "left").uniform(site.out * rank, bound(rank));

@@ -80,18 +80,15 @@ impl Initialiser for Olora {
         self.admits(seen.site(), rank)?;
         let weight = seen.weight(CARD.name)?;
         let failed = InitError::linalg(CARD.name);
-        let (delta, mut pivots) = match self.pivot {
+        let delta = match self.pivot {
             Pivot::None => {
-                // Q[:, :r] is the basis of the first r columns, whatever comes after them.
                 let found = qr(weight).map_err(&failed)?;
                 let left = found.q.as_ref().subcols(0, rank).to_owned();
-                let pivots: Vec<f64> = (0..rank).map(|k| f64::from(found.r[(k, k)])).collect();
-                (LowRank { left, right: found.r.as_ref().subrows(0, rank).to_owned() }, pivots)
+                LowRank { left, right: found.r.as_ref().subrows(0, rank).to_owned() }
             }
             Pivot::Columns => {
                 let found = pivoted_qr(weight, rank).map_err(&failed)?;
-                let pivots = (0..rank).map(|k| found.r[(k, found.columns[k])]).collect();
-                (LowRank { left: narrow(found.q.as_ref()), right: narrow(found.r.as_ref()) }, pivots)
+                LowRank { left: narrow(found.q.as_ref()), right: narrow(found.r.as_ref()) }
             }
         };
         let whole = energy(weight);
@@ -103,12 +100,16 @@ impl Initialiser for Olora {
         let mut report = Report::default()
             .with("pivot", self.pivot.name())
             .with("part of the weight's energy trained", part.min(1.0));
-        pivots.sort_by(|x, y| y.total_cmp(x));
-        let found = directions(&pivots);
-        if found < rank {
+        let mut sizes: Vec<f64> = delta.right.row_iter().map(|row| f64::from(row.norm_l2())).collect();
+        sizes.sort_by(|x, y| y.total_cmp(x));
+        let held = directions(&sizes);
+        if held < rank {
             report = report.with(
                 "warning",
-                format!("{found} of the {rank} columns are independent: the other directions are arbitrary, with right = 0; lower the rank or choose pivot = columns"),
+                format!(
+                    "the weight has {held} of the {rank} directions: the rest are arbitrary, with a right factor of zero; lower \
+                     the rank"
+                ),
             );
         }
         Start::checked(CARD.name, delta, Base::Subtract, report)
