@@ -61,4 +61,15 @@ pub enum BlockError {
         /// The format asked for.
         format: Format,
     },
+    /// A value is NaN or infinite, which NF4 cannot hold.
+    #[error("value {index} is {value}, which NF4 cannot hold; look for a diverged tensor")]
+    Nf4NotFinite {
+        /// Position of the value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A block of no values.
+    #[error("a block of 0 values holds nothing; give blocks of 64 values, as is usual")]
+    NoBlock,
 }

@@ -1,5 +1,6 @@
 //! Why a start cannot be chosen. The site's name is added by the layer above.
 
+use lowrank_blocks::BlockError;
 use lowrank_linalg::LinalgError;
 use lowrank_record::{Need, OptionError};
 
@@ -140,6 +141,66 @@ pub enum InitError {
         have: usize,
         /// Triplets needed.
         want: usize,
+    },
+    /// A weight whose smallest singular values are all rounding, where the start is made of them.
+    #[error(
+        "{method}: the {rank} smallest singular values of this site's weight are below the rounding of the largest, so a \
+         start made of them is noise and hardly learns; exclude this site, or start it with mica or kaiming"
+    )]
+    NoMinor {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+    },
+    /// A block of the weight that is zero, where its singular values are divided by.
+    #[error(
+        "{method}: the block of {rank} rows and {rank} columns that the start is made of is zero; choose rows = pivoted and \
+         columns = pivoted, or exclude this site"
+    )]
+    ZeroBlock {
+        /// The method.
+        method: &'static str,
+        /// The rank asked for.
+        rank: usize,
+    },
+    /// Choices that exclude each other.
+    #[error("{method}: {problem}")]
+    Combination {
+        /// The method.
+        method: &'static str,
+        /// Which choices, why, and what to choose.
+        problem: &'static str,
+    },
+    /// A weight that the quantised format holds exactly, where the start is made of what it loses.
+    #[error(
+        "{method}: {format} holds the weight of this site without an error, so there is nothing for the start to take up and \
+         it never learns; quantise it as it is and start it with kaiming"
+    )]
+    NothingLost {
+        /// The method.
+        method: &'static str,
+        /// The format.
+        format: &'static str,
+    },
+    /// A weight that the quantised format cannot hold.
+    #[error("{method}: {source}")]
+    Blocks {
+        /// The method.
+        method: &'static str,
+        /// What does not fit.
+        source: BlockError,
+    },
+    /// A control asked of a method that puts another weight in the base's place.
+    #[error(
+        "{method}: {of} puts a quantised weight in the base's place and its factors make up for it, which random ones do \
+         not; compare it with kaiming on the same quantised weight"
+    )]
+    NoControl {
+        /// The method.
+        method: &'static str,
+        /// The method that it would be the control of.
+        of: &'static str,
     },
     /// A decomposition failed.
     #[error("{method}: {source}")]

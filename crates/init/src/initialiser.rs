@@ -21,6 +21,11 @@ pub trait Initialiser: Send + Sync {
         self.card().needs.to_vec()
     }
 
+    /// What it promises about the function at step 0, with the choices made: a choice may keep less than the card says.
+    fn promise(&self) -> Promise {
+        self.card().promise
+    }
+
     /// Whether it can start this layer at this rank, which needs no evidence to know: [`Initialiser::start`] refuses the
     /// same.
     ///
@@ -35,11 +40,6 @@ pub trait Initialiser: Send + Sync {
     fn leading(&self, rank: usize) -> Leading {
         let sketch = Sketch::for_rank(rank);
         Leading { count: rank, exactness: Exactness::Fast, sketch, of: GradientMap::Itself }
-    }
-
-    /// What it promises about the function at step 0, with the choices made: a choice may promise more or less than the card.
-    fn promise(&self) -> Promise {
-        self.card().promise
     }
 
     /// What it asks of the layer's inputs at this rank. Only asked of a method that needs them.
@@ -98,7 +98,7 @@ pub struct Start {
 pub enum Base {
     /// Nothing: the change is added to W.
     Keep,
-    /// The base gives up the start, `W − scale·left·right`, so that the function is unchanged.
+    /// The base gives up the start, `W − scale·left·right` (or `W − scale·left·core·right`), so that the function is unchanged.
     Subtract,
     /// Another matrix `[out, in]` takes its place (a quantised copy, say).
     Replace(Mat<f32>),
@@ -125,11 +125,12 @@ impl Start {
         Ok(Start { delta, core: None, base, report })
     }
 
-    /// A start with two bases and the core between them, which is what trains: refused where it would train to nothing or to
-    /// NaN. A core of zero is a start: its gradient `scale·leftᵀ·G·rightᵀ` is not.
+    /// A start with a matrix `[r, r]` between its factors, the end of every method that has one: refused where it would
+    /// train to nothing or to NaN, whichever of the three are trained.
     ///
     /// # Errors
-    /// [`InitError::Overflow`] for a factor or core that is not finite, [`InitError::Vanishes`] where a basis is zero.
+    /// [`InitError::Overflow`] for a matrix that is not finite, [`InitError::Vanishes`] where two of the three are zero: the
+    /// gradient of each is a product with the other two, so then none has one, and the start never learns.
     pub fn checked_with_core(
         method: &'static str,
         delta: LowRank,
@@ -137,10 +138,12 @@ impl Start {
         base: Base,
         report: Report,
     ) -> Result<Start, InitError> {
+        assert_eq!(core.shape(), (delta.rank(), delta.rank()), "{method}: shape of the core");
         if !delta.is_finite() || finite(core.as_ref()).is_err() {
             return Err(InitError::Overflow { method });
         }
-        if energy(delta.left.as_ref()) == 0.0 || energy(delta.right.as_ref()) == 0.0 {
+        let parts = [delta.left.as_ref(), core.as_ref(), delta.right.as_ref()];
+        if parts.iter().filter(|part| energy(**part) == 0.0).count() > 1 {
             return Err(InitError::Vanishes { method });
         }
         Ok(Start { delta, core: Some(core), base, report })

@@ -20,6 +20,7 @@
 //! # Ok::<(), lowrank_init::InitError>(())
 //! ```
 
+mod diagonal;
 mod error;
 mod evidence;
 mod gradient_map;
@@ -29,6 +30,7 @@ mod leading;
 mod magnitude;
 pub mod methods;
 mod redistribute;
+mod stored;
 
 pub use error::InitError;
 pub use evidence::{Evidence, Gradient, Site};
@@ -39,6 +41,7 @@ pub use leading::{Exactness, Leading};
 pub use lowrank_record::{Named, Options};
 pub use magnitude::Magnitude;
 pub use redistribute::{Place, alpha_after, most_rank, redistribute};
+pub use stored::{Quantiser, Stored};
 
 /// Every initialiser with its defaults, in the order in which they are listed.
 pub const ALL: &[&dyn Initialiser] = &[
@@ -48,6 +51,17 @@ pub const ALL: &[&dyn Initialiser] = &[
     &methods::Pissa::DEFAULT,
     &methods::LoraGa::DEFAULT,
     &methods::LoraGaControl::DEFAULT,
+    &methods::Olora::DEFAULT,
+    &methods::Milora,
+    &methods::Mica,
+    &methods::LoraXs::DEFAULT,
+    &methods::Slora,
+    &methods::Nlora::DEFAULT,
+    &methods::Loldu::DEFAULT,
+    &methods::Svfit::DEFAULT,
+    &methods::Loftq::DEFAULT,
+    &methods::Qpissa::DEFAULT,
+    &methods::RandomControl::DEFAULT,
 ];
 
 /// The initialiser of this name (or alias) with these choices; what is not given has the default of its card.

@@ -62,6 +62,18 @@ impl<T: Real> Svd<T> {
         }
     }
 
+    /// The `count` triplets of smallest value (all of them when there are fewer), still descending: of a decomposition with
+    /// all min(m, n) triplets, the minor components.
+    #[must_use]
+    pub fn minor(&self, count: usize) -> Svd<T> {
+        let first = self.rank() - count.min(self.rank());
+        Svd {
+            left: self.left.as_ref().subcols(first, self.rank() - first).to_owned(),
+            values: self.values[first..].to_vec(),
+            right: self.right.as_ref().subrows(first, self.rank() - first).to_owned(),
+        }
+    }
+
     /// `√(Σ_{i ≥ rank} σᵢ²)` over the triplets held: the Frobenius error of [`Svd::head`] (Eckart and Young, 1936).
     #[must_use]
     pub fn tail(&self, rank: usize) -> f64 {

@@ -5,8 +5,9 @@
 
 use faer::{Mat, MatRef};
 use lowrank_linalg::{
-    LinalgError, LowRank, Operator, OuterProducts, Sketch, SubspaceIteration, Svd, energy, multiply, narrow,
-    orthonormal_basis, overlap, qr, randomised_svd, svd, svd_in_f64, widen,
+    LinalgError, LowRank, Operator, OuterProducts, Pivoting, Sketch, SubspaceIteration, Svd, energy, ldu,
+    multiply, narrow, orthonormal_basis, overlap, pivoted_qr, pseudo_inverse, qr, randomised_svd, svd,
+    svd_in_f64, widen,
 };
 use lowrank_record::Seed;
 
@@ -168,6 +169,139 @@ fn qr_puts_every_matrix_back_together() {
 }
 
 #[test]
+fn pivoted_qr_puts_every_matrix_back_together() {
+    for Matrix { name, a, rank } in &matrices() {
+        let (m, n) = a.shape();
+        let k = m.min(n);
+        let found = pivoted_qr(a.as_ref(), k).unwrap();
+        let a = widen(a.as_ref());
+        let size = energy(a.as_ref()).sqrt();
+        let error = energy((multiply(found.q.as_ref(), found.r.as_ref()) - &a).as_ref()).sqrt();
+        assert!(error <= 1e-14 * (m.max(n) as f64) * size, "{name}: {error:e}");
+        assert!(off_identity(&multiply(found.q.transpose(), found.q.as_ref())) < 1e-12, "{name}");
+        let pivots: Vec<f64> = (0..k).map(|step| found.r[(step, found.columns[step])]).collect();
+        // Each step takes the longest of what is left, and what is left never grows.
+        assert!(pivots.windows(2).all(|two| two[1] <= two[0] * (1.0 + 1e-6)), "{name}: {pivots:?}");
+        assert!(pivots[..*rank].iter().all(|&pivot| pivot > 0.0), "{name}: {pivots:?}");
+        for (step, &column) in found.columns.iter().enumerate() {
+            assert!((step + 1..k).all(|below| found.r[(below, column)] == 0.0), "{name}: column {column}");
+            // An entry of a row is at most its pivot.
+            let most = found.r.row(step).iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+            assert!(most <= pivots[step] * (1.0 + 1e-6), "{name}: row {step}: {most:e}");
+        }
+        // Fewer steps are the first of all steps.
+        if k > 1 {
+            let few = pivoted_qr(narrow(a.as_ref()).as_ref(), k / 2).unwrap();
+            assert_eq!(few.columns, found.columns[..k / 2], "{name}");
+            assert_eq!(few.q.as_ref(), found.q.as_ref().subcols(0, k / 2), "{name}");
+        }
+    }
+}
+
+#[test]
+fn elimination_puts_every_matrix_back_together() {
+    for Matrix { name, a, rank } in &matrices() {
+        for pivoting in [Pivoting::Partial, Pivoting::Rook] {
+            let at = format!("{pivoting:?} of {name}");
+            let (m, n) = a.shape();
+            let k = m.min(n);
+            let found = ldu(a.as_ref(), k, pivoting).unwrap();
+            let wide = widen(a.as_ref());
+            let largest = largest_of(&wide);
+            // What has no pivot is below the rounding of f32; the rest is exact to the growth of elimination.
+            let rest = &wide - found.reconstruct();
+            let error = largest_of(&rest);
+            let steps = found.steps;
+            let allowed = if steps == k { 1e-11 } else { 1e-6 * (k as f64).sqrt() } * largest;
+            assert!(error <= allowed, "{at}: {error:e}, allowed {allowed:e}");
+            // A spectrum that decays below the rounding of f32 has fewer usable pivots than its rank.
+            assert!(steps == *rank || (steps < *rank && *name == "fast-decaying"), "{at}: {steps} of {rank}");
+            for (k, (&row, &column)) in found.rows.iter().zip(&found.columns).enumerate() {
+                assert_eq!((found.left[(row, k)], found.right[(k, column)]), (1.0, 1.0), "{at}");
+                assert!(found.left.row(row).iter().skip(k + 1).all(|&x| x == 0.0), "{at}: row {row}");
+                assert!((k + 1..found.right.nrows()).all(|i| found.right[(i, column)] == 0.0), "{at}");
+            }
+            assert!(largest_of(&found.left) <= 1.0 + 1e-9, "{at}: {}", largest_of(&found.left));
+            assert!(pivoting == Pivoting::Partial || largest_of(&found.right) <= 1.0 + 1e-9, "{at}");
+            let distinct = |list: &[usize]| list.iter().collect::<std::collections::BTreeSet<_>>().len();
+            assert_eq!((distinct(&found.rows), distinct(&found.columns)), (k, k), "{at}");
+            // Cut short, pivot rows and columns are exact, and the part is the cross approximation of them.
+            if *rank > 3 {
+                cross_is_exact(a, rank / 2, pivoting, &at);
+            }
+        }
+    }
+}
+
+fn largest_of(matrix: &Mat<f64>) -> f64 {
+    matrix.col_iter().flat_map(|column| column.iter().map(|x| x.abs())).fold(0.0, f64::max)
+}
+
+/// `L·diag(d)·U = A[:, J] · A[I, J]⁻¹ · A[I, :]`, and nothing is left of the rows I and the columns J.
+fn cross_is_exact(a: &Mat<f32>, rank: usize, pivoting: Pivoting, at: &str) {
+    let (found, a) = (ldu(a.as_ref(), rank, pivoting).unwrap(), widen(a.as_ref()));
+    let (m, n) = a.shape();
+    let part = found.reconstruct();
+    let largest = largest_of(&a);
+    let rest = &a - &part;
+    let off = |i: usize, j: usize| rest[(i, j)].abs() <= 1e-10 * largest;
+    assert!(found.rows.iter().all(|&i| (0..n).all(|j| off(i, j))), "{at}: pivot rows");
+    assert!(found.columns.iter().all(|&j| (0..m).all(|i| off(i, j))), "{at}: pivot columns");
+    if found.steps < rank {
+        return;
+    }
+    let columns = Mat::from_fn(m, rank, |i, k| a[(i, found.columns[k])]);
+    let rows = Mat::from_fn(rank, n, |k, j| a[(found.rows[k], j)]);
+    let core = Mat::from_fn(rank, rank, |k, l| a[(found.rows[k], found.columns[l])]);
+    let inverse = pseudo_inverse(core.as_ref(), 0.0).unwrap();
+    let condition = inverse.values[0] / inverse.values[rank - 1];
+    let cross = multiply(multiply(columns.as_ref(), inverse.matrix.as_ref()).as_ref(), rows.as_ref());
+    let apart = energy((cross - &part).as_ref()).sqrt();
+    assert!(apart <= 1e-13 * condition * energy(part.as_ref()).sqrt(), "{at}: {apart:e}, {condition:e}");
+}
+
+#[test]
+fn a_pseudo_inverse_meets_the_four_conditions_of_penrose() {
+    for Matrix { name, a, rank } in &matrices() {
+        let a = widen(a.as_ref());
+        // Values below the rounding of f32 are noise of the rank-deficient ones.
+        let found = pseudo_inverse(a.as_ref(), 1e-6).unwrap();
+        assert!(found.kept == *rank || *name == "fast-decaying", "{name}: {} of {rank}", found.kept);
+        if found.kept == 0 {
+            continue;
+        }
+        let (ax, xa) =
+            (multiply(a.as_ref(), found.matrix.as_ref()), multiply(found.matrix.as_ref(), a.as_ref()));
+        let near = |x: &Mat<f64>, y: &Mat<f64>| energy((x - y).as_ref()) <= 1e-10 * energy(y.as_ref());
+        // A without what was cut off, of which A⁺ knows nothing.
+        let cut = svd_in_f64(a.as_ref()).unwrap().head(found.kept).reconstruct();
+        assert!(near(&multiply(ax.as_ref(), a.as_ref()), &cut), "{name}: AXA = A");
+        assert!(near(&multiply(xa.as_ref(), found.matrix.as_ref()), &found.matrix), "{name}: XAX = X");
+        for projector in [ax, xa] {
+            assert!(near(&projector.transpose().to_owned(), &projector), "{name}: projectors are symmetric");
+        }
+    }
+}
+
+#[test]
+fn leading_and_minor_triplets_are_the_whole() {
+    for Matrix { name, a, .. } in &matrices() {
+        let all = svd_in_f64(widen(a.as_ref()).as_ref()).unwrap();
+        let k = all.rank();
+        for count in [0, 1, k / 2, k, k + 3] {
+            let (head, minor) = (all.head(k - count.min(k)), all.minor(count));
+            assert_eq!(minor.values, all.values[k - count.min(k)..], "{name}");
+            // Nothing of the one is in the other.
+            let left = multiply(head.left.transpose(), minor.left.as_ref());
+            assert!(energy(left.as_ref()).sqrt() < 1e-11, "{name}");
+            let sum = head.reconstruct() + minor.reconstruct();
+            let error = energy((sum - widen(a.as_ref())).as_ref()).sqrt();
+            assert!(error <= 1e-12 * (1.0 + all.values[0]) * (k as f64), "{name}: {error:e}");
+        }
+    }
+}
+
+#[test]
 fn a_sketch_finds_the_leading_part_and_says_how_much_it_is() {
     let values: Vec<f64> = (1..=96).map(|i| f64::from(i).powf(-0.5)).collect();
     let a = with_values(160, 96, &values);
@@ -297,7 +431,10 @@ fn the_number_of_threads_changes_no_bit() {
         let sketched = randomised_svd(&a, 8, Sketch::for_rank(8), Seed(2)).unwrap();
         let exact = svd(a.as_ref().subcols(0, 90)).unwrap();
         let sum = LowRank::new(random(31, 700, 9), random(32, 9, 420)).unwrap().truncate(4).unwrap();
-        (sketched, exact, sum, qr(a.as_ref().subcols(0, 60)).unwrap(), stepwise(&held, 12, 5, 4))
+        let pivoted = pivoted_qr(a.as_ref(), 20).unwrap();
+        let eliminated = [Pivoting::Partial, Pivoting::Rook].map(|way| ldu(a.as_ref(), 20, way).unwrap());
+        let plain = qr(a.as_ref().subcols(0, 60)).unwrap();
+        (sketched, exact, sum, plain, stepwise(&held, 12, 5, 4), pivoted, eliminated)
     };
     let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work);
     let one = on(1);

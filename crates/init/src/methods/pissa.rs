@@ -8,7 +8,7 @@
 //! Models", 2024; the division by the scale is PEFT's. Where we differ from PEFT's `pissa_niter_k`: it uses
 //! exactly r columns and no fixed seed, so two runs differ; here r + max(8, r/2) columns, seeded, signs fixed.
 
-use lowrank_linalg::Sketch;
+use lowrank_linalg::{LowRank, Sketch};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
 use crate::leading::directions;
@@ -58,30 +58,22 @@ static CARD: Card = Card {
 impl Pissa {
     /// Exact where that takes a moment, four power iterations otherwise.
     pub const DEFAULT: Pissa = Pissa { svd: Exactness::Auto, power: 4 };
-}
 
-impl Initialiser for Pissa {
-    fn card(&self) -> &'static Card {
-        &CARD
-    }
-
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        vec![("svd", self.svd.name().to_owned()), ("power", self.power.to_string())]
-    }
-
-    fn configure(&self, options: &Options) -> Result<Box<dyn Initialiser>, InitError> {
-        Ok(Box::new(Pissa { svd: options.named("svd")?, power: options.count("power", 64)? }))
-    }
-
-    fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
+    /// The factors of the principal part, for a method of this name, and what there is to say about them.
+    pub(super) fn principal(
+        &self,
+        method: &'static str,
+        seen: &Evidence<'_>,
+        rank: usize,
+        seed: Seed,
+    ) -> Result<(LowRank, Report), InitError> {
         let site = seen.site();
-        self.admits(site, rank)?;
-        let weight = seen.weight(CARD.name)?;
+        let weight = seen.weight(method)?;
         let sketch = Sketch { oversampling: (rank / 2).max(8), power: self.power };
         let leading = Leading { count: rank, exactness: self.svd, sketch, of: GradientMap::Itself };
-        let found = leading.of(weight, seed.at("start", "weight")).map_err(InitError::linalg(CARD.name))?;
+        let found = leading.of(weight, seed.at("start", "weight")).map_err(InitError::linalg(method))?;
         if found.svd.values[0] <= 0.0 {
-            return Err(InitError::ZeroWeight { method: CARD.name });
+            return Err(InitError::ZeroWeight { method });
         }
         let exact = leading.is_exact(site.out.min(site.inp));
         let mut report = Report::default()
@@ -99,6 +91,26 @@ impl Initialiser for Pissa {
                 ),
             );
         }
-        Start::checked(CARD.name, site.balanced(&found.svd), Base::Subtract, report)
+        Ok((site.balanced(&found.svd), report))
+    }
+}
+
+impl Initialiser for Pissa {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![("svd", self.svd.name().to_owned()), ("power", self.power.to_string())]
+    }
+
+    fn configure(&self, options: &Options) -> Result<Box<dyn Initialiser>, InitError> {
+        Ok(Box::new(Pissa { svd: options.named("svd")?, power: options.count("power", 64)? }))
+    }
+
+    fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
+        self.admits(seen.site(), rank)?;
+        let (delta, report) = self.principal(CARD.name, seen, rank, seed)?;
+        Start::checked(CARD.name, delta, Base::Subtract, report)
     }
 }

@@ -6,7 +6,7 @@ use lowrank_adapt::{Linear, Weight};
 use lowrank_tensor::Tensor;
 use lowrank_tensor::ops::{self, Gelu, Rotary};
 
-use super::config::{FeedForward, Config};
+use super::config::{Config, FeedForward};
 use super::family::Order;
 use super::norm::Norm;
 

@@ -10,7 +10,7 @@ use lowrank_store::gguf::{LlamaCppBase, llama_cpp_name, pairs_to_halves};
 use lowrank_store::{GgufFile, TensorSource};
 use lowrank_tensor::{Device, Matrix};
 
-use super::config::{self, FeedForward, Config, Residual, RopeScaling};
+use super::config::{self, Config, FeedForward, Residual, RopeScaling};
 use super::family::Family;
 use super::load::{Weights, Widen, mapped, refuse_extra, stored_format};
 use super::rope_scaling::yarn_attention_factor;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lowrank_adapt::forms::Lora;
 use lowrank_adapt::{Form, Offset, Start};
 use lowrank_models::network::Text;
-use lowrank_models::{FeedForward, Config, Decoder, Network, Passed, Recompute, Widen, encoder, vision};
+use lowrank_models::{Config, Decoder, FeedForward, Network, Passed, Recompute, Widen, encoder, vision};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Observer, Targets};
 use lowrank_tensor::{Var, cpu, to_rows};

@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::super::config::{
-    FeedForward, Config, PLACE, Residual, count, flag, in_terms, number, optional_count, refuse, refuse_unless,
+    Config, FeedForward, PLACE, Residual, count, flag, in_terms, number, optional_count, refuse,
+    refuse_unless,
 };
 use super::super::family::{Family, Order, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;

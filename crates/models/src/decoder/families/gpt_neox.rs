@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::config::{FeedForward, Config, PLACE, Residual, count, flag, in_terms, number};
+use super::super::config::{Config, FeedForward, PLACE, Residual, count, flag, in_terms, number};
 use super::super::family::{Family, Order, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;
 use super::{head_width, rotary_part, turned};

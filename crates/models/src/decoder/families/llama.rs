@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::config::{FeedForward, Config, Residual, bad, count, flag, number, optional_count};
+use super::super::config::{Config, FeedForward, Residual, bad, count, flag, number, optional_count};
 use super::super::family::{Family, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;
 use crate::ModelError;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::super::config::{
-    FeedForward, Config, PLACE, Residual, count, in_terms, number, optional_count, refuse,
+    Config, FeedForward, PLACE, Residual, count, in_terms, number, optional_count, refuse,
 };
 use super::super::family::{Family, ProjectionNames, Table};
 use super::super::rope_scaling::RopeScaling;

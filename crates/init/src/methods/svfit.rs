@@ -1,0 +1,108 @@
+//! `left = U_r`, `right = V_rᵀ`, `core = diag(S_r/scale)`, W = U·S·Vᵀ `[out, in]`: the best rank-r approximation of W with its singular
+//! values between orthonormal frames, which are all that a diagonal form trains; the base keeps the rest.
+//!
+//! Needs the weight; leaves the function unchanged.
+//!
+//! Source: Sun, Wei, Wu, Shi, He, Ma, Xie, Yang, "SVFit: Parameter-Efficient Fine-Tuning of Large Pre-Trained Models Using Singular
+//! Values", 2024; no code by the authors is known. Where we differ: the division by the scale, so that
+//! `scale·left·core·right` is the approximation; the paper has no scale.
+
+use lowrank_linalg::{LowRank, Sketch};
+use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
+
+use crate::diagonal::diagonal;
+use crate::leading::directions;
+use crate::{Base, Evidence, Exactness, GradientMap, InitError, Initialiser, Leading, Named, Options, Start};
+
+/// The leading singular values of the weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Svfit {
+    /// Exact or randomised.
+    pub svd: Exactness,
+    /// Power iterations of the randomised decomposition.
+    pub power: usize,
+}
+
+static CARD: Card = Card {
+    name: "svfit",
+    kind: Kind::Initialiser,
+    summary: "scale * left * core * right = the best rank-r approximation of W, core = its singular values over the scale; \
+              the base keeps the rest",
+    source: Source {
+        authors: "Sun, Wei, Wu, Shi, He, Ma, Xie, Yang",
+        title: "SVFit: Parameter-Efficient Fine-Tuning of Large Pre-Trained Models Using Singular Values",
+        year: 2024,
+        link: "https://arxiv.org/abs/2409.05926",
+    },
+    needs: &[Need::Weight],
+    promise: Promise::Exact,
+    choices: &[
+        Choice {
+            name: "svd",
+            default: "auto",
+            values: "auto | exact | fast",
+            meaning: "exact SVD, randomised SVD, or exact up to 512 on the shorter side and randomised above",
+        },
+        Choice {
+            name: "power",
+            default: "4",
+            values: "a whole number from 0 to 64",
+            meaning: "power iterations of the randomised SVD; more is closer to exact and dearer",
+        },
+    ],
+    notes: &[
+        "made for a form that trains the diagonal of the core alone: r values for each layer",
+        "a large rank is wanted, up to min(out, in): eight singular values are nearly useless (the published setting is most \
+         likely all of them)",
+        "the core is divided by the scale; the paper has none",
+    ],
+};
+
+impl Svfit {
+    /// Exact where that takes a moment, four power iterations otherwise.
+    pub const DEFAULT: Svfit = Svfit { svd: Exactness::Auto, power: 4 };
+}
+
+impl Initialiser for Svfit {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["sv-fit"]
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![("svd", self.svd.name().to_owned()), ("power", self.power.to_string())]
+    }
+
+    fn configure(&self, options: &Options) -> Result<Box<dyn Initialiser>, InitError> {
+        Ok(Box::new(Svfit { svd: options.named("svd")?, power: options.count("power", 64)? }))
+    }
+
+    fn start(&self, seen: &Evidence<'_>, rank: usize, seed: Seed) -> Result<Start, InitError> {
+        let site = seen.site();
+        self.admits(site, rank)?;
+        let sketch = Sketch { oversampling: (rank / 2).max(8), power: self.power };
+        let leading = Leading { count: rank, exactness: self.svd, sketch, of: GradientMap::Itself };
+        let found = leading.of(seen.weight(CARD.name)?, seed.at("start", "weight"));
+        let found = found.map_err(InitError::linalg(CARD.name))?;
+        let values = &found.svd.values;
+        if values[0] <= 0.0 {
+            return Err(InitError::ZeroWeight { method: CARD.name });
+        }
+        let mut report = Report::default()
+            .with("largest singular value", values[0])
+            .with("smallest singular value trained", values[rank - 1])
+            .with("part of the weight's energy trained", found.captured());
+        let held = directions(values);
+        if held < rank {
+            let warning =
+                format!("the weight has rank {held}: {} of the {rank} directions are arbitrary", rank - held);
+            report = report.with("warning", warning);
+        }
+        let core: Vec<f64> = values.iter().map(|&value| site.unscaled(value)).collect();
+        let delta = LowRank { left: found.svd.left, right: found.svd.right };
+        Start::checked_with_core(CARD.name, delta, diagonal(&core), Base::Subtract, report)
+    }
+}
