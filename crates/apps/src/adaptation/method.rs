@@ -13,6 +13,8 @@ pub(crate) struct Method {
     pub(crate) init_options: BTreeMap<String, String>,
     /// The form of the change.
     pub(crate) form: String,
+    /// Its choices.
+    pub(crate) form_options: BTreeMap<String, String>,
     /// Learning rate at the top of the schedule.
     pub(crate) rate: f64,
 }

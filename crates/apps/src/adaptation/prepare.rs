@@ -60,7 +60,7 @@ impl Prepared {
         progress: &mut dyn Progress,
     ) -> Result<Prepared, AppError> {
         for method in methods {
-            form(&method.form)?;
+            form(method)?;
         }
         check_numbers(options)?;
         if options.model.is_some() && options.data.is_none() {
@@ -114,7 +114,10 @@ impl Prepared {
     }
 
     /// Refuses a start that one of the layers cannot have, before anything is computed.
-    fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] naming the layer.
+    pub(crate) fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
         let initialiser = initialiser(method)?;
         if initialiser.needs().contains(&Need::Gradient) {
             let batches = self.calibration(options, Seed(options.seed))?.len();
@@ -165,7 +168,7 @@ impl Prepared {
     ) -> Result<Started, AppError> {
         let name = method.init.as_str();
         let initialiser = initialiser(method)?;
-        let form = form(&method.form)?;
+        let form = form(method)?;
         let identity = settings::identity(self, options, method)?;
         let settings =
             initialiser.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
@@ -210,7 +213,10 @@ impl Prepared {
     }
 
     /// The leading factors of the gradient of each layer: of the first step's batch, or of what the options name.
-    fn gradients(
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for calibration text that cannot be read.
+    pub(crate) fn gradients(
         &mut self,
         options: &Adaptation,
         leading: &dyn Fn(usize) -> Leading,
@@ -308,11 +314,21 @@ pub(super) fn initialiser(method: &Method) -> Result<Box<dyn Initialiser>, AppEr
     lowrank_init::by_name(&method.init, &method.init_options).input("--init")
 }
 
-fn form(name: &str) -> Result<&'static dyn Form, AppError> {
-    lowrank_adapt::by_name(name).ok_or_else(|| {
+/// The form of a method, with its choices.
+///
+/// # Errors
+/// [`AppError::Usage`] for a form that is not known, or a choice that it does not have.
+fn form(method: &Method) -> Result<&'static dyn Form, AppError> {
+    let name = &method.form;
+    let form = lowrank_adapt::by_name(name).ok_or_else(|| {
         let known: Vec<&str> = lowrank_adapt::ALL.iter().map(|form| form.card().name).collect();
         AppError::usage(format!("--form {name}: known forms are {}", known.join(", ")))
-    })
+    })?;
+    // No form has choices yet; the first that does is built from them here.
+    match method.form_options.keys().next() {
+        Some(key) => Err(AppError::usage(format!("--form-option {key}: the form {name} has no choices"))),
+        None => Ok(form),
+    }
 }
 
 fn check_numbers(options: &Adaptation) -> Result<(), AppError> {
