@@ -7,9 +7,9 @@ use crate::adaptation::Cost;
 const FEWEST: u64 = 8;
 /// Part of the time that is planned with; the rest is for what was not measured.
 const PLANNED: f64 = 0.9;
-/// Rates by which a search may grow beyond its grid, and runs of its second round.
+/// Rates by which a search may grow beyond its grid, and the most runs of its second round.
 const BEYOND: f64 = 2.0;
-const SECOND: f64 = 3.0;
+const SECOND: f64 = 5.0;
 /// Evaluations of a compared run: before, after each quarter.
 const EVALUATIONS: f64 = 5.0;
 
@@ -126,11 +126,11 @@ mod tests {
             seconds(&work, chosen) <= 0.9 * 580.0 && seconds(&work, chosen + 1) > 0.9 * 580.0,
             "{chosen}"
         );
-        // By hand: 7 runs of a quarter, 3 of a half, 3 whole.
+        // By hand: 7 runs of a quarter, 5 of a half, 3 whole.
         let by_hand = |cost: &Cost, steps: f64| {
             3.0 * (cost.start_seconds + steps * cost.step_seconds + 5.0 * 0.2)
-                + cost.step_seconds * (7.0 * steps / 4.0 + 3.0 * steps / 2.0)
-                + 10.0 * 0.2
+                + cost.step_seconds * (7.0 * steps / 4.0 + 5.0 * steps / 2.0)
+                + 12.0 * 0.2
         };
         let at = 16.0;
         assert!((seconds(&work, 16) - by_hand(&cheap, at) - by_hand(&dear, at)).abs() < 1e-9);

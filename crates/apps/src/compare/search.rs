@@ -16,7 +16,7 @@ pub(super) struct Chosen {
 
 /// Searches between `rates`. `loss(rate, second)` runs a rate, in the second, longer round or the first; `None` is a run that
 /// diverged. In the first round an end of the grid that is the best grows the grid; in the second the best two are run
-/// again, with the rate between them where they are neighbours. Of equal losses the smaller rate wins.
+/// again, with the rate between them where they are neighbours, and grow in the same way by half steps. Of equal losses the smaller rate wins.
 ///
 /// # Errors
 /// Those of the runs, and [`AppError::Failed`] where every rate diverged.
@@ -68,10 +68,24 @@ pub(super) fn search(
     for rate in again {
         longer.push((rate, ranked(loss(rate, true)?)));
     }
+    // Longer runs may like another rate than short ones: here too an end that is the best is not the end.
+    let step = factor.sqrt();
+    for _ in 0..BEYOND {
+        let at = best(&longer);
+        let (rate, place) = match at {
+            0 => (two_digits(longer[0].0 / step), 0),
+            _ if at + 1 == longer.len() => (two_digits(longer[at].0 * step), longer.len()),
+            _ => break,
+        };
+        if longer.iter().any(|(tried, _)| (tried - rate).abs() < 1e-3 * rate) {
+            break;
+        }
+        longer.insert(place, (rate, ranked(loss(rate, true)?)));
+    }
     let (rate, found) = longer[best(&longer)];
     // Where a rate that is fine in short runs diverges in longer ones, the short ones decide.
     let rate = if found.is_finite() { rate } else { grid[first].0 };
-    let ends = [grid.first(), grid.last()];
+    let ends = [longer.first(), longer.last()];
     Ok(Chosen { rate, at_the_end: ends.into_iter().flatten().any(|end| end.0 == rate) })
 }
 
@@ -133,7 +147,7 @@ mod tests {
     #[test]
     fn rates_that_diverge_are_passed_over_and_all_of_them_an_error() {
         let (chosen, _) = run(1e-2, 2e-3, [1e-4, 1e-2], 5);
-        assert_eq!(chosen.unwrap().rate, 1e-3);
+        assert_eq!(chosen.unwrap().rate, 1.8e-3);
         let message = run(1.0, 1e-9, [1e-4, 1e-2], 3).0.unwrap_err().to_string();
         assert!(message.contains("lora@RATE"), "{message}");
     }
