@@ -144,7 +144,7 @@ mod tests {
 
     fn refused(methods: &str) -> String {
         let command = Compare::augment_args(Command::new("compare"));
-        let matches = command.get_matches_from(["compare", "--methods", methods]);
+        let matches = command.try_get_matches_from(["compare", "--methods", methods]).unwrap();
         listed(&Compare::from_arg_matches(&matches).unwrap()).map(|_| ()).unwrap_err().to_string()
     }
 
@@ -153,10 +153,11 @@ mod tests {
         assert!(refused("lora,pissa,lora").contains("lora is there twice"));
         assert!(refused("lora,kaiming+lora").contains("as lora and as kaiming+lora"));
         assert!(refused("lora@1e-3,lora@1e-3").contains("twice"));
-        assert!(refused("lora@fast").contains("\"fast\" is not a learning rate"));
-        assert!(refused("lora@-1").contains("not a learning rate"));
+        assert!(refused("lora").contains("at least two methods"));
+        assert!(refused("lora,pissa@fast").contains("\"fast\" is not a learning rate"));
+        assert!(refused("lora,pissa@-1").contains("not a learning rate"));
         let command = Compare::augment_args(Command::new("compare"));
-        let matches = command.get_matches_from(["compare", "--methods", "lora,lora@1e-3"]);
+        let matches = command.try_get_matches_from(["compare", "--methods", "lora,lora@1e-3"]).unwrap();
         let both = listed(&Compare::from_arg_matches(&matches).unwrap()).unwrap();
         assert_eq!(both.iter().map(|each| each.fixed).collect::<Vec<_>>(), [false, true]);
     }

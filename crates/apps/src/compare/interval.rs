@@ -36,7 +36,8 @@ impl Interval {
     }
 }
 
-/// The 97.5 % point of Student's t, from the usual table; beyond it two terms of its expansion about the normal's.
+/// The 97.5 % point of Student's t, from the usual table; beyond it two terms of its expansion about the normal's
+/// (Abramowitz and Stegun, 26.7.5).
 fn student(degrees: usize) -> f64 {
     const TABLE: [f64; 30] = [
         12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
@@ -46,7 +47,12 @@ fn student(degrees: usize) -> f64 {
     const NORMAL: f64 = 1.959_964;
     match degrees.checked_sub(1).and_then(|index| TABLE.get(index)) {
         Some(&value) => value,
-        None => NORMAL + (NORMAL.powi(3) + NORMAL) / (4.0 * degrees as f64),
+        None => {
+            let (z, n) = (NORMAL, degrees as f64);
+            let first = (z.powi(3) + z) / 4.0;
+            let second = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0;
+            z + first / n + second / (n * n)
+        }
     }
 }
 

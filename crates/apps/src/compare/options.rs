@@ -272,12 +272,13 @@ mod tests {
 
     fn typed(flags: &[&str]) -> Compare {
         let command = Compare::augment_args(Command::new("compare"));
-        Compare::from_arg_matches(&command.get_matches_from([&["compare"], flags].concat())).unwrap()
+        Compare::from_arg_matches(&command.try_get_matches_from([&["compare"], flags].concat()).unwrap())
+            .unwrap()
     }
 
     #[test]
     fn budgets_have_units() {
-        let seconds = |text: &str| typed(&["--budget", text, "--data", "x"]).resolved()?.seconds();
+        let seconds = |text: &str| typed(&[&format!("--budget={text}"), "--data", "x"]).resolved()?.seconds();
         assert_eq!(seconds("90s").unwrap(), Some(90.0));
         assert_eq!(seconds("10m").unwrap(), Some(600.0));
         assert_eq!(seconds("1.5h").unwrap(), Some(5400.0));
