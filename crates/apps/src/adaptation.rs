@@ -3,6 +3,7 @@
 //!
 //! A command turns its own options into an [`Adaptation`], which no two methods differ in, and a [`Method`] for each.
 
+mod alignment;
 mod change;
 mod evidence;
 mod handed;
@@ -12,19 +13,24 @@ mod method;
 mod options;
 mod outcome;
 mod prepare;
+mod ranks;
 mod session;
 mod settings;
 mod stored_start;
+mod trial;
 
 pub use memory::DryRun;
 pub use outcome::{RunSummary, SiteChange};
 
+pub(crate) use alignment::energies;
 pub(crate) use handover::{Written, refuse_another, write};
 pub(crate) use memory::predict;
 pub(crate) use method::Method;
 pub(crate) use options::Adaptation;
 pub(crate) use outcome::{loss, mebibytes};
 pub(crate) use prepare::{Prepared, parameters};
+pub(crate) use ranks::{equal_parameters, total};
 pub(crate) use session::{Folder, train};
 pub(crate) use settings::identity;
 pub(crate) use stored_start::{Kept, check as check_start, path as start_path};
+pub(crate) use trial::{Cost, Ended, measure, trial};

@@ -7,7 +7,7 @@ use lowrank_record::{Card, Choice, Kind, Need, Source};
 use lowrank_train::OptimiserCard;
 use serde::Serialize;
 
-use crate::AppError;
+use crate::{AppError, recipes};
 
 /// One method: a card, of whichever catalogue.
 #[derive(Debug, Clone, Copy)]
@@ -70,27 +70,31 @@ pub struct List {
 /// One line of the list.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listed {
-    /// The catalogue: `start`, `form`, `optimiser` or `combination`.
+    /// The catalogue: `start`, `form`, `optimiser`, `combination`, or `method` for a start and a form under one name.
     pub kind: &'static str,
     /// The name typed by the user.
     pub name: &'static str,
     /// The method in one sentence.
-    pub summary: &'static str,
+    pub summary: String,
 }
 
-/// Every method.
+/// Every start, form, optimiser and method.
 #[must_use]
 pub fn list() -> List {
-    let listed = |entry: &Entry| Listed { kind: entry.kind, name: entry.name, summary: entry.summary };
-    List { methods: entries().iter().map(listed).collect() }
+    let listed =
+        |entry: &Entry| Listed { kind: entry.kind, name: entry.name, summary: entry.summary.to_owned() };
+    let recipe =
+        |recipe: &recipes::Recipe| Listed { kind: "method", name: recipe.name, summary: recipe.summary() };
+    List { methods: entries().iter().map(listed).chain(recipes::ALL.iter().map(recipe)).collect() }
 }
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = "";
-        for &Listed { kind, name, summary } in &self.methods {
-            if kind != before {
-                writeln!(f, "{}{kind}s", if before.is_empty() { "" } else { "\n" })?;
+        for Listed { kind, name, summary } in &self.methods {
+            if *kind != before {
+                let use_of = if *kind == "method" { " (--method NAME; a start and a form)" } else { "" };
+                writeln!(f, "{}{kind}s{use_of}", if before.is_empty() { "" } else { "\n" })?;
                 before = kind;
             }
             write_wrapped(f, &format!("  {name:<16} "), summary)?;
@@ -118,6 +122,9 @@ pub struct Explanation {
     pub choices: Vec<Choosable>,
     /// Where we differ, and what it does not do.
     pub notes: Vec<&'static str>,
+    /// What `--method` makes of the name, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// A choice of a method.
@@ -140,7 +147,12 @@ pub struct Choosable {
 pub fn explain(name: &str) -> Result<Explanation, AppError> {
     let entries = entries();
     let wanted = name.to_lowercase().replace('_', "-");
-    let found = entries.iter().find(|entry| entry.name == wanted).ok_or_else(|| {
+    let recipe = recipes::ALL.iter().find(|recipe| recipe.name == wanted);
+    let method = recipe.map(recipes::Recipe::summary);
+    // A method without a start or form of its own name is explained by its start.
+    let part = recipe.map_or(&*wanted, |recipe| recipe.init);
+    let found = entries.iter().find(|entry| entry.name == wanted);
+    let found = found.or_else(|| entries.iter().find(|entry| entry.name == part)).ok_or_else(|| {
         let near =
             entries.iter().map(|entry| (strsim::damerau_levenshtein(&wanted, entry.name), entry.name)).min();
         let hint = match near {
@@ -149,7 +161,7 @@ pub fn explain(name: &str) -> Result<Explanation, AppError> {
         };
         AppError::usage(format!("no start, form, optimiser or combination is called {name}{hint}"))
     })?;
-    Ok(Explanation::from(found))
+    Ok(Explanation { method, ..Explanation::from(found) })
 }
 
 impl From<&Entry> for Explanation {
@@ -166,6 +178,7 @@ impl From<&Entry> for Explanation {
             promise: entry.card.map(|card| card.promise.to_string()),
             choices: entry.choices.iter().map(Choosable::from).collect(),
             notes: entry.notes.to_vec(),
+            method: None,
         }
     }
 }
@@ -183,6 +196,9 @@ impl fmt::Display for Explanation {
         write_wrapped(f, "  ", self.summary)?;
         writeln!(f)?;
         write_wrapped(f, "source   ", &self.source)?;
+        if let Some(method) = &self.method {
+            write_wrapped(f, "--method ", method)?;
+        }
         if !self.needs.is_empty() {
             writeln!(f, "needs    {}", self.needs.join(", "))?;
         }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use lowrank_eval::{MultipleChoice, Perplexity, multiple_choice, perplexity};
-use lowrank_store::{Dtype, Format, json, jsonl, safetensors};
-use lowrank_task::{Batching, BigBench, Layout, Question, read_questions};
+use lowrank_eval::{MultipleChoice, Perplexity, perplexity};
+use lowrank_store::{Dtype, Format, safetensors};
+use lowrank_task::{Batching, Layout};
 use lowrank_tensor::to_rows;
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::choices::{FormatChoice, LossOn, Widen};
 use crate::data::{dataset, token_rows};
 use crate::error::Because;
 use crate::objective::batches;
-use crate::{AppError, Model, Progress};
+use crate::{AppError, Model, Progress, questions};
 
 /// What to evaluate on.
 #[derive(Debug, Clone, clap::Args)]
@@ -181,51 +181,13 @@ fn on_questions(
     model: &Model,
     progress: &mut dyn Progress,
 ) -> Result<MultipleChoice, AppError> {
-    let mut questions = questions(file)?;
-    if options.limit > 0 {
-        questions.truncate(options.limit);
-    }
-    let (tokenizer, template) = (model.tokenizer()?, model.template.as_ref());
-    let tokenised: Vec<_> = questions
-        .iter()
-        .map(|question| question.tokenize(tokenizer, template, options.format.format()))
-        .collect::<Result<_, _>>()
-        .input(file.display())?;
-    progress.begin("questions", tokenised.len() as u64);
-    let shares = multiple_choice(&model.decoder, &tokenised, &mut |done| {
-        progress.step(done as u64, "");
-        !progress.stopping()
-    });
-    progress.end();
-    finished(progress)?;
-    shares.input(file.display())?.ok_or_else(|| AppError::usage(format!("{}: no questions", file.display())))
+    let questions = questions::read(file, options.limit, options.format, model)?;
+    questions::ask(&questions, file, model, progress)
 }
 
 /// A figure of a part of the data would look like one of the whole.
 fn finished(progress: &dyn Progress) -> Result<(), AppError> {
     if progress.stopping() { Err(AppError::failed("stopped before everything was read")) } else { Ok(()) }
-}
-
-fn questions(file: &Path) -> Result<Vec<Question>, AppError> {
-    if !file.is_file() {
-        return Err(AppError::usage(format!("no file of questions at {}", file.display())));
-    }
-    if file.extension().is_some_and(|extension| extension == "json") {
-        let task = json::read(file).input("reading the questions")?;
-        let questions = BigBench::from_json(&task).input(file.display())?.questions;
-        if questions.is_empty() {
-            return Err(AppError::usage(format!(
-                "{}: no example has choices of which one is best",
-                file.display()
-            )));
-        }
-        return Ok(questions);
-    }
-    let lines: Vec<_> = jsonl::read(file)
-        .input("reading the questions")?
-        .collect::<Result<_, _>>()
-        .input("reading the questions")?;
-    read_questions(lines).input(file.display())
 }
 
 fn dump_logits(model: &Model, tokens: &Path, out: &Path, batch: usize) -> Result<(), AppError> {

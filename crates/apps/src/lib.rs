@@ -1,13 +1,14 @@
 //! Applications that compose the rooms below; each is a module with its options and one function.
 //!
-//! [`tune`] and `init` start and train adapters, [`combine`], [`merge`] and [`export`] hand them on and verify what
-//! they wrote, [`inspect`], [`evaluate`] and [`generate`] look at models, [`pretrain`] makes a small one, [`catalogue`]
-//! and [`mod@reference`] print the cards.
+//! [`tune`] and `init` start and train adapters, [`compare`] finds out which method suits a model and its data, [`combine`],
+//! [`merge`] and [`export`] hand them on and verify what they wrote, [`inspect`], [`evaluate`] and [`generate`] look at models,
+//! [`pretrain`] makes a small one, [`catalogue`] and [`mod@reference`] print the cards.
 
 mod adaptation;
 pub mod catalogue;
 mod choices;
 pub mod combine;
+pub mod compare;
 mod data;
 mod embedded;
 mod error;
@@ -23,6 +24,8 @@ mod output;
 mod page;
 pub mod pretrain;
 mod progress;
+mod questions;
+mod recipes;
 mod recompress;
 pub mod reference;
 mod training;

@@ -70,6 +70,39 @@ pub(crate) fn existing(overwrite: bool) -> Existing {
     if overwrite { Existing::Overwrite } else { Existing::Refuse }
 }
 
+/// A command's run folder: as given; otherwise the first of `stem`, `stem-2`, … that is free, or on `--resume` the last that
+/// is not. Whether it holds a run is told by its marks, names of files.
+///
+/// # Errors
+/// [`AppError::Usage`] when there is a run already, or none to go on with.
+pub(crate) fn run_folder(
+    given: Option<&Path>,
+    stem: &str,
+    resume: bool,
+    marks: &[&str],
+) -> Result<PathBuf, AppError> {
+    let has_run = |folder: &Path| marks.iter().any(|mark| folder.join(mark).exists());
+    if let Some(run) = given {
+        if !resume && has_run(run) {
+            return Err(AppError::usage(format!(
+                "{} holds a run already: go on with it by --resume, or give another --run",
+                run.display()
+            )));
+        }
+        return Ok(run.to_owned());
+    }
+    let numbered =
+        |number: usize| PathBuf::from(if number == 1 { stem.to_owned() } else { format!("{stem}-{number}") });
+    let free = (1..).map(numbered).find(|folder| !folder.exists()).unwrap_or_default();
+    if !resume {
+        return Ok(free);
+    }
+    let last = (1..).map(numbered).take_while(|folder| folder.exists()).last();
+    last.filter(|folder| has_run(folder)).ok_or_else(|| {
+        AppError::usage("--resume: there is no run here to go on with; give its folder as --run")
+    })
+}
+
 /// Stops between two parts of the work where the user asked for it; what was begun under a hidden name goes.
 ///
 /// # Errors

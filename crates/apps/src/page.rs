@@ -12,7 +12,9 @@ use crate::AppError;
 pub struct Page {
     /// The heading.
     pub title: String,
-    /// Named facts below the heading.
+    /// What the page comes to, in sentences below the heading.
+    pub verdict: Vec<String>,
+    /// Named facts below that.
     pub facts: Vec<(String, String)>,
     /// One entry for each plot.
     pub plots: Vec<Plot>,
@@ -44,6 +46,8 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
     /// Whether single points are marked: sparse measurements such as evaluations.
     pub marked: bool,
+    /// Lowest and highest value at an x, drawn as a band behind the line; in the order of x.
+    pub band: Vec<(f64, f64, f64)>,
 }
 
 /// A table.
@@ -83,6 +87,9 @@ impl Page {
              content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n",
             title = escape(&self.title)
         );
+        for sentence in &self.verdict {
+            let _ = writeln!(html, "<p>{}</p>", escape(sentence));
+        }
         let facts = Table {
             rows: self.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
             ..Table::default()
@@ -138,7 +145,9 @@ impl Plot {
         area.fill(&WHITE)?;
         let finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
         let points = || self.lines.iter().flat_map(|line| line.points.iter().filter(finite));
-        let (x_range, y_range) = (range(points().map(|p| p.0)), range(points().map(|p| p.1)));
+        let edges = self.lines.iter().flat_map(|line| line.band.iter().flat_map(|edge| [edge.1, edge.2]));
+        let y_range = range(points().map(|p| p.1).chain(edges.filter(|edge| edge.is_finite())));
+        let x_range = range(points().map(|p| p.0));
         let mut chart = ChartBuilder::on(area)
             .margin(12)
             .x_label_area_size(42)
@@ -158,6 +167,12 @@ impl Plot {
             let colour = COLOURS[index % COLOURS.len()];
             let points: Vec<(f64, f64)> = line.points.iter().filter(finite).copied().collect();
             let width = if line.marked { 2 } else { 1 };
+            if line.band.len() > 1 {
+                let low = line.band.iter().map(|&(x, low, _)| (x, low));
+                let outline: Vec<(f64, f64)> =
+                    low.chain(line.band.iter().rev().map(|&(x, _, high)| (x, high))).collect();
+                chart.draw_series(std::iter::once(Polygon::new(outline, colour.mix(0.15))))?;
+            }
             chart
                 .draw_series(LineSeries::new(points.clone(), colour.stroke_width(width)))?
                 .label(line.name.clone())
@@ -215,10 +230,13 @@ mod tests {
 
     #[test]
     fn a_page_holds_its_plots_and_escapes_its_texts() {
-        let line = Line { name: "a<b".to_owned(), points: vec![(0.0, 1.0), (1.0, 0.5)], marked: true };
+        let points = vec![(0.0, 1.0), (1.0, 0.5)];
+        let band = vec![(0.0, 0.9, 1.1), (1.0, 0.4, 2.0)];
+        let line = Line { name: "a<b".to_owned(), points, marked: true, band };
         let plot = Plot { caption: "loss".to_owned(), lines: vec![line], ..Plot::default() };
         let page = Page { title: "x & y".to_owned(), plots: vec![plot], ..Page::default() };
         let html = page.html().unwrap();
+        assert!(html.contains("<polygon"), "the band");
         assert!(html.contains("<svg") && html.contains("x &amp; y") && !html.contains("a<b"));
         // The name of a namespace is no address: nothing is loaded from anywhere.
         let addresses = html.replace("http://www.w3.org/2000/svg", "");

@@ -4,7 +4,7 @@ mod options;
 mod outcome;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
@@ -27,13 +27,14 @@ const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of
 /// # Errors
 /// [`AppError::Usage`] before anything was started, [`AppError::Failed`] afterwards; checkpoints are kept.
 pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
-    let options = options.resolved();
+    let options = options.resolved(progress)?;
     if options.base_out.is_some() {
         return Err(AppError::usage(
             "--base-out belongs to `lowrank init`: what `tune` writes needs no changed base",
         ));
     }
-    let run = run_folder(&options)?;
+    let run =
+        output::run_folder(options.run.as_deref(), "run", options.resume, &["metrics.jsonl", "recipe.toml"])?;
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
     // A resumed run may have written its adapter before it was stopped; that it is its own is checked with the run's identity.
     let replace = options.overwrite || options.resume;
@@ -86,7 +87,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     }
     let report = run.join("report.html");
     write(&report, &report::page(&prepared, &options, &summaries, &recipe).html()?)?;
-    let studied = options.init == "lora-ga" && options.compare.iter().any(|name| name == "kaiming");
+    let studied = options.start() == "lora-ga" && options.compare.iter().any(|name| name == "kaiming");
     if options.is_demonstration() && studied && options.rate == Some(DEMONSTRATION_RATE) {
         progress.say(DEMONSTRATION_NOTE);
     }
@@ -106,6 +107,7 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     if let Some((flag, _)) = training.iter().find(|(_, given)| *given) {
         return Err(AppError::usage(format!("{flag} belongs to `lowrank tune`: `init` trains nothing")));
     }
+    let options = &options.composed(progress)?;
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     output::admit(&out, options.overwrite, Writes::Folder(&STARTED_FILES))?;
@@ -137,7 +139,7 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     }
     Ok(Initialised {
         adapter: out,
-        init: options.init.clone(),
+        init: method.init.clone(),
         sites: started.attached.len(),
         parameters: adaptation::parameters(&started),
         evidence_peak_bytes: started.evidence.peak,
@@ -170,7 +172,7 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
-    let options = options.resolved();
+    let options = options.resolved(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let prepared = Prepared::open(&ground, &methods, progress)?;
     prepared.describe(&ground, progress);
@@ -182,6 +184,7 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
 /// # Errors
 /// As [`dry_run`].
 pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
+    let options = options.composed(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let prepared = Prepared::open(&ground, &methods, progress)?;
     prepared.describe(&ground, progress);
@@ -193,34 +196,9 @@ pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRu
 /// # Errors
 /// As [`dry_run`].
 pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, AppError> {
-    let options = options.resolved();
+    let options = options.resolved(progress)?;
     Prepared::open(&options.adaptation(), &options.methods()?, progress)?;
     crate::options::print(&options)
-}
-
-/// The run folder: as given; otherwise the first of `run`, `run-2`, … that is free, or on `--resume` the last that is not.
-fn run_folder(options: &Tune) -> Result<PathBuf, AppError> {
-    let has_run =
-        |folder: &Path| folder.join("metrics.jsonl").exists() || folder.join("recipe.toml").exists();
-    if let Some(run) = &options.run {
-        if !options.resume && has_run(run) {
-            return Err(AppError::usage(format!(
-                "{} holds a run already: go on with it by --resume, or give another --run",
-                run.display()
-            )));
-        }
-        return Ok(run.clone());
-    }
-    let numbered =
-        |number: usize| PathBuf::from(if number == 1 { "run".to_owned() } else { format!("run-{number}") });
-    let free = (1..).map(numbered).find(|folder| !folder.exists()).unwrap_or_default();
-    if !options.resume {
-        return Ok(free);
-    }
-    let last = (1..).map(numbered).take_while(|folder| folder.exists()).last();
-    last.filter(|folder| has_run(folder)).ok_or_else(|| {
-        AppError::usage("--resume: there is no run here to go on with; give its folder as --run")
-    })
 }
 
 fn written<'a>(options: &'a Tune, out: &'a Path, steps: Option<u64>) -> Written<'a> {

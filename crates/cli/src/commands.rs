@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
-    AppError, Progress as _, catalogue, combine, evaluate, export, generate, inspect, merge,
+    AppError, Progress as _, catalogue, combine, compare, evaluate, export, generate, inspect, merge,
     options as recipe, pretrain, reference, tune,
 };
 use serde::Serialize;
@@ -42,6 +42,10 @@ pub fn command() -> Command {
         .subcommand(with_recipe::<tune::Tune>(
             "init",
             "Start an adapter without training it, for people who go on in Python",
+        ))
+        .subcommand(with_recipe::<compare::Compare>(
+            "compare",
+            "Find out which method suits a model and its data: tuned alike, same batches, paired seeds",
         ))
         .subcommand(plain::<merge::Merge>("merge", "Write the model with an adapter merged into its weights"))
         .subcommand(plain::<combine::Combine>(
@@ -145,6 +149,16 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
                 return show_result(&tune::init_dry_run(&options, &mut terminal)?, json);
             }
             show_result(&tune::init(&options, &mut terminal)?, json)
+        }
+        "compare" => {
+            let options = options::<compare::Compare>(matches)?;
+            if matches.get_flag("print-recipe") {
+                return print_out(&compare::recipe(&options, &mut terminal)?);
+            }
+            if matches.get_flag("dry-run") {
+                return show_result(&compare::dry_run(&options, &mut terminal)?, json);
+            }
+            show_result(&compare::compare(&options, &mut terminal)?, json)
         }
         "pretrain" => {
             let options = options::<pretrain::Pretrain>(matches)?;

@@ -113,7 +113,10 @@ impl Prepared {
     }
 
     /// Refuses a start that one of the layers cannot have, before anything is computed.
-    fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] naming the layer.
+    pub(crate) fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
         let form = form(method)?;
         let Some(initialiser) = initialiser(method)? else { return Ok(()) };
         let way = Way { initialiser: Some(&*initialiser), form: &*form, offset: Offset::Shadow };

@@ -47,17 +47,7 @@ pub(crate) fn train(
         write_reports(&started, &folder.join("start.json"))?;
     }
     progress.reset_peak();
-    let training = Training::new(
-        &prepared.model.decoder,
-        trainables(&started),
-        &prepared.data.train,
-        &prepared.data.held_out,
-        prepared.batching,
-        options.accumulate,
-        prepared.recompute,
-        settings::data_order(options),
-    );
-    let mut training = training.input("batching the data")?;
+    let mut training = training_of(prepared, options, &started)?;
     progress.say(&budget(prepared, options, &settings));
     let told = Told { label: &method.name, folder, resume, identity: started.identity.clone() };
     let (outcome, watched) = training::run(&mut training, &settings, told, progress)?;
@@ -89,6 +79,28 @@ pub(crate) fn train(
         changes: changes(&prepared.model, &started)?,
         started,
     })
+}
+
+/// The mounted adapter and the data as something to be trained.
+///
+/// # Errors
+/// [`AppError::Usage`] when the data cannot be batched.
+pub(super) fn training_of<'a>(
+    prepared: &'a Prepared,
+    options: &Adaptation,
+    started: &Started,
+) -> Result<Training<'a>, AppError> {
+    let training = Training::new(
+        &prepared.model.decoder,
+        trainables(started),
+        &prepared.data.train,
+        &prepared.data.held_out,
+        prepared.batching,
+        options.accumulate,
+        prepared.recompute,
+        settings::data_order(options),
+    );
+    training.input("batching the data")
 }
 
 /// What will be done, in a line.

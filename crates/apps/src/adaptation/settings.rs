@@ -119,5 +119,10 @@ pub(crate) fn identity(
         ("batching", format!("{:?}", prepared.batching)),
         ("widen", format!("{:?}", options.widen)),
     ];
-    Ok(facts.map(|(key, value)| (key.to_owned(), value)).into())
+    let mut facts: BTreeMap<String, String> = facts.map(|(key, value)| (key.to_owned(), value)).into();
+    if !method.form_options.is_empty() {
+        let chosen = method.form_options.iter().map(|(key, value)| format!("{key}={value}"));
+        facts.insert("form options".to_owned(), chosen.collect::<Vec<_>>().join(" "));
+    }
+    Ok(facts)
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::AppError;
 use crate::adaptation::{Adaptation, Method};
 use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
 use crate::options::key_value;
+use crate::{AppError, Progress, recipes};
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -54,16 +54,23 @@ pub struct Tune {
     #[arg(long, default_value = "once", value_enum, help_heading = "Model and data")]
     pub widen: Widen,
 
-    /// Where the adapter starts; see `lowrank list`
-    #[arg(long, default_value = "lora-ga", value_name = "NAME", help_heading = "Adapter")]
-    pub init: String,
+    /// A method by name, which fills in start, form, their choices and the rate; what is given beside it wins; see `lowrank
+    /// list`
+    #[arg(long, value_name = "NAME", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Where the adapter starts; see `lowrank list` [default: lora-ga]
+    #[arg(long, value_name = "NAME", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// A choice of the start, as name=value; may be repeated; see `lowrank explain NAME`
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Adapter")]
     #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
     pub init_option: Vec<(String, String)>,
-    /// How the change is parametrised; see `lowrank list`
-    #[arg(long, default_value = "lora", value_name = "NAME", help_heading = "Adapter")]
-    pub form: String,
+    /// How the change is parametrised; see `lowrank list` [default: lora]
+    #[arg(long, value_name = "NAME", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
     /// A choice of the form, as name=value; may be repeated; see `lowrank explain NAME`
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Adapter")]
     #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
@@ -199,6 +206,11 @@ pub struct Tune {
     pub compare: Vec<String>,
 }
 
+/// Where an adapter starts when nothing is said.
+const INIT: &str = "lora-ga";
+/// Its form.
+const FORM: &str = "lora";
+
 /// Learning rate when none is given: the size that full fine-tuning of small decoders takes.
 const RATE: f64 = 5e-4;
 
@@ -214,19 +226,65 @@ impl Tune {
         self.model.is_none() && self.data.is_none()
     }
 
-    /// With every default filled in that depends on other options: the rate, and what a demonstration does.
-    #[must_use]
-    pub fn resolved(&self) -> Tune {
+    /// With the method replaced by what it stands for, under what was given beside it; a conflict is told.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for a method that is not known.
+    pub fn composed(&self, progress: &mut dyn Progress) -> Result<Tune, AppError> {
         let mut options = self.clone();
+        if let Some(name) = options.method.take() {
+            let recipes::Composed { init, init_options, form, form_options, .. } = recipes::named(&name)?;
+            let rate = recipes::named(&name)?.rate();
+            let mut part =
+                |flag: &str, own: &mut Option<String>, chosen: &mut Vec<(String, String)>, it, more| {
+                    let (it, more): (String, BTreeMap<String, String>) = (it, more);
+                    if let Some(own) = own.as_ref().filter(|own| **own != it) {
+                        progress
+                            .say(&format!("note: {flag} {own} wins over --method {name}, which has {it}"));
+                        return;
+                    }
+                    *own = Some(it);
+                    for (key, value) in more {
+                        match chosen.iter().find(|(given, _)| *given == key) {
+                        Some((_, given)) if *given != value => progress.say(&format!(
+                            "note: {flag}-option {key}={given} wins over --method {name}, which has {value}"
+                        )),
+                        Some(_) => {}
+                        None => chosen.push((key, value)),
+                    }
+                    }
+                };
+            part("--init", &mut options.init, &mut options.init_option, init, init_options);
+            part("--form", &mut options.form, &mut options.form_option, form, form_options);
+            options.rate = options.rate.or(Some(rate));
+        }
+        options.init.get_or_insert_with(|| INIT.to_owned());
+        options.form.get_or_insert_with(|| FORM.to_owned());
+        Ok(options)
+    }
+
+    /// The start.
+    #[must_use]
+    pub fn start(&self) -> &str {
+        self.init.as_deref().unwrap_or(INIT)
+    }
+
+    /// [`Tune::composed`] with every default filled in that depends on other options: the rate, and what a demonstration
+    /// does.
+    ///
+    /// # Errors
+    /// As [`Tune::composed`].
+    pub fn resolved(&self, progress: &mut dyn Progress) -> Result<Tune, AppError> {
+        let mut options = self.composed(progress)?;
         if options.is_demonstration() {
             options.steps = options.steps.or(Some(DEMONSTRATION_STEPS));
             options.rate = options.rate.or(Some(DEMONSTRATION_RATE));
-            if options.compare.is_empty() && options.init != "kaiming" {
+            if options.compare.is_empty() && options.start() != "kaiming" {
                 options.compare.push("kaiming".to_owned());
             }
         }
         options.rate = Some(options.own_rate());
-        options
+        Ok(options)
     }
 
     /// The rate of the start itself.
@@ -291,11 +349,11 @@ impl Tune {
             name: init.to_owned(),
             init: init.to_owned(),
             init_options,
-            form: self.form.clone(),
+            form: self.form.clone().unwrap_or_else(|| FORM.to_owned()),
             form_options: self.form_option.iter().cloned().collect(),
             rate,
         };
-        let own = method(&self.init, self.init_option.iter().cloned().collect(), self.own_rate());
+        let own = method(self.start(), self.init_option.iter().cloned().collect(), self.own_rate());
         let compared = self.compared()?.into_iter().map(|(init, rate)| method(init, BTreeMap::new(), rate));
         Ok(std::iter::once(own).chain(compared).collect())
     }

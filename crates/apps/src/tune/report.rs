@@ -101,6 +101,7 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
         plots: plots(runs),
         tables: std::iter::once(summary).chain(runs.iter().map(changes)).collect(),
         recipe: recipe.to_owned(),
+        ..Page::default()
     }
 }
 
@@ -115,6 +116,7 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         name: run.init.clone(),
         points: run.curve.iter().filter_map(|line| Some((x(line)?, line.eval?))).collect(),
         marked: true,
+        ..Line::default()
     };
     let training = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> Option<f64>| {
         let raw: Vec<(f64, f64)> = run.curve.iter().filter_map(|line| Some((x(line)?, line.loss?))).collect();
@@ -126,12 +128,14 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
             name: run.init.clone(),
             points: (0..raw.len()).map(|at| (raw[at].0, mean(at))).collect(),
             marked: false,
+            ..Line::default()
         }
     };
     let rate = |run: &RunSummary| Line {
         name: run.init.clone(),
         points: run.curve.iter().filter_map(|line| Some((line.step as f64, line.rate?))).collect(),
         marked: false,
+        ..Line::default()
     };
     let step = |line: &lowrank_train::metrics::Line| Some(line.step as f64);
     let tokens = |line: &lowrank_train::metrics::Line| Some(line.tokens? as f64);

@@ -1,0 +1,104 @@
+//! How many values a form trains, and the ranks at which two methods train as many.
+
+use lowrank_attach::{Plan, Site};
+use lowrank_init::Site as InitSite;
+
+use super::Method;
+use super::prepare::initialiser;
+use crate::AppError;
+
+/// Values that a form trains on a layer `[out, in]` at this rank; `None` where that is not known.
+pub(crate) fn trainable(form: &str, [out, inp]: [usize; 2], rank: usize) -> Option<usize> {
+    match form {
+        "lora" => Some(rank * (out + inp)),
+        _ => None,
+    }
+}
+
+/// The values that a plan trains in this form.
+///
+/// # Errors
+/// [`AppError::Usage`] for a form whose values cannot be counted.
+pub(crate) fn total(plan: &Plan, form: &str) -> Result<usize, AppError> {
+    plan.sites.iter().map(|site| count(form, site, site.rank)).sum()
+}
+
+fn count(form: &str, site: &Site, rank: usize) -> Result<usize, AppError> {
+    trainable(form, site.shape, rank).ok_or_else(|| {
+        AppError::usage(format!(
+            "--equal parameters: how many values the form {form} trains at a rank is not known; compare at --equal rank"
+        ))
+    })
+}
+
+/// The plan with the rank of each layer chosen so that `method` trains as many values as `reference` does with it. What
+/// one layer has too many is taken off the next, so that the totals agree as nearly as possible. Each layer keeps its
+/// scale, so that only the rank changes.
+///
+/// # Errors
+/// [`AppError::Usage`] for a form whose values cannot be counted, or a layer that the method cannot start at any rank.
+pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &str) -> Result<Plan, AppError> {
+    let initialiser = initialiser(method)?;
+    let mut carried = 0.0;
+    let mut sites = Vec::with_capacity(plan.sites.len());
+    for site in &plan.sites {
+        let [out, inp] = site.shape;
+        let shape = InitSite { out, inp, scale: site.scale };
+        let wanted = count(reference, site, site.rank)? as f64 + carried;
+        let mut best: Option<(f64, usize, usize)> = None;
+        for rank in (1..=out.min(inp)).filter(|&rank| initialiser.admits(shape, rank).is_ok()) {
+            let values = count(&method.form, site, rank)?;
+            let off = (values as f64 - wanted).abs();
+            if best.is_none_or(|(least, ..)| off < least) {
+                best = Some((off, rank, values));
+            }
+        }
+        let (_, rank, values) = best
+            .ok_or_else(|| AppError::usage(format!("{}: {} starts it at no rank", site.name, method.name)))?;
+        carried = wanted - values as f64;
+        // The scale is that of the layer's own rank: alpha moves with the rank.
+        let alpha = site.alpha * rank as f64 / site.rank as f64;
+        sites.push(Site { name: site.name.clone(), rank, alpha, ..*site });
+    }
+    Ok(Plan { sites, rank_stabilised: plan.rank_stabilised })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(name: &str, shape: [usize; 2], rank: usize) -> Site {
+        Site { name: name.to_owned(), shape, rank, alpha: 16.0, scale: 16.0 / rank as f64 }
+    }
+
+    fn method(init: &str) -> Method {
+        Method {
+            name: init.to_owned(),
+            init: init.to_owned(),
+            init_options: Default::default(),
+            form: "lora".to_owned(),
+            form_options: Default::default(),
+            rate: 1e-3,
+        }
+    }
+
+    #[test]
+    fn the_same_form_keeps_its_ranks_and_scales() {
+        let plan = Plan { sites: vec![site("a", [20, 30], 4), site("b", [7, 9], 2)], rank_stabilised: false };
+        assert_eq!(equal_parameters(&plan, &method("kaiming"), "lora").unwrap(), plan);
+        assert_eq!(total(&plan, "lora").unwrap(), 4 * 50 + 2 * 16);
+    }
+
+    #[test]
+    fn what_one_layer_cannot_have_goes_to_the_next() {
+        // LoRA-GA takes at most half of the shorter side.
+        let plan = Plan { sites: vec![site("a", [6, 9], 5), site("b", [60, 90], 5)], rank_stabilised: false };
+        let chosen = equal_parameters(&plan, &method("lora-ga"), "lora").unwrap();
+        assert_eq!(chosen.sites[0].rank, 3);
+        assert_eq!(chosen.sites[0].scale, plan.sites[0].scale);
+        // 2·15 values are carried on, less than a half of one rank more.
+        assert_eq!(chosen.sites[1].rank, 5);
+        let unknown = Method { form: "other".to_owned(), ..method("kaiming") };
+        assert!(equal_parameters(&plan, &unknown, "lora").unwrap_err().to_string().contains("--equal rank"));
+    }
+}
