@@ -16,7 +16,7 @@ impl Decoder {
         let last = self.blocks.iter().rposition(Block::shows_inputs).map_or(0, |index| index + 1);
         let blocks = if head.is_some() { self.blocks.len() } else { last };
         let (layout, tables) = self.prepare(layout)?;
-        let mut h = self.embed(tokens)?.inner();
+        let mut h = self.embed(tokens, &layout.positions)?.inner();
         for index in 0..blocks {
             h = self.block(index, h, &layout, &tables);
         }
