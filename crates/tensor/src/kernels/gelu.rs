@@ -31,6 +31,10 @@ fn exact<T: Real>(x: T) -> (T, T) {
 /// As [`exact`]. `½·(1 + tanh u) = σ(2u)`, which needs one exponential and cancels nothing.
 #[inline(always)]
 fn tanh<T: Real>(x: T) -> (T, T) {
+    // Beyond, the factor is 0 or 1 in either type, and its square would overflow. NaN passes.
+    let far = T::from_f64(30.0);
+    let x = if x > far { far } else { x };
+    let x = if x < -far { -far } else { x };
     // 2·√(2/π)
     let slope = T::from_f64(1.595_769_121_605_730_7);
     let cubic = T::from_f64(0.044_715);
@@ -122,6 +126,8 @@ mod tests {
             forward(kind, &x, &mut y);
             backward(kind, &x, &[1.0; 4], &mut dx);
             assert_eq!((y, dx), ([0.0, 0.0, 40.0, 1e30], [0.0, 0.0, 1.0, 1.0]), "{kind:?}");
+            forward(kind, &[f32::NAN], &mut y[..1]);
+            assert!(y[0].is_nan(), "{kind:?}");
         }
     }
 }
