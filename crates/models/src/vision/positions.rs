@@ -71,7 +71,7 @@ mod tests {
             12.721_459,
             12.489_38,
             10.065_119,
-            4.741_440_8,
+            4.741_441,
         ];
         let values: Vec<f32> = (0..12).map(|value| (value * value % 17) as f32).collect();
         for (found, expected) in interpolate(&values, 1, [3, 4], [2, 5]).iter().zip(expected) {
