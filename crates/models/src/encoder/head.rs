@@ -59,7 +59,7 @@ pub(super) enum Head {
     /// `out(tanh(dense(first token)))`.
     Classify { dense: (String, Linear), out: (String, Linear) },
     /// `norm(activation(dense(h))) · embeddingᵀ + bias`.
-    Masked { dense: (String, Linear), activation: Activation, norm: LayerNorm, bias: Box<Matrix> },
+    Masked { dense: (String, Linear), activation: Activation, norm: Box<LayerNorm>, bias: Box<Matrix> },
 }
 
 impl Head {

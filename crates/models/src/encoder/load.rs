@@ -113,7 +113,7 @@ fn head(
             Head::Masked {
                 dense: named(dense, |name| weights.linear(name, square, true))?,
                 activation,
-                norm: weights.layer_norm(norm, hidden, config.norm_epsilon)?,
+                norm: Box::new(weights.layer_norm(norm, hidden, config.norm_epsilon)?),
                 bias: Box::new(weights.vector(bias, config.vocabulary)?),
             }
         }

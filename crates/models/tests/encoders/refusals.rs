@@ -13,6 +13,9 @@ fn targets(ids: &[i32]) -> Targets {
     Targets { ids: ids.into(), weights: None }
 }
 
+/// What is done to a batch that fits.
+type Change<'a> = &'a dyn Fn(&mut encoder::Batch);
+
 /// The message of what should fail.
 fn message<T>(result: Result<T, ModelError>) -> String {
     match result {
@@ -151,7 +154,7 @@ fn batches_that_do_not_fit_an_encoder_are_refused() {
         message(model.gradients(&batch, Recompute::Nothing, false, &mut |_| {}))
     };
     assert_eq!(refused(&|_| {}), "nothing was refused");
-    let cases: [(&dyn Fn(&mut encoder::Batch), &str); 9] = [
+    let cases: [(Change<'_>, &str); 9] = [
         (&|batch| batch.input.tokens[4] = 23, "token id 23 at index 4"),
         (&|batch| batch.input.time = 8, "27 tokens, its sides say 24"),
         (&|batch| batch.input.segments = Some(vec![2; 27]), "segment 2 at index 0"),
