@@ -49,6 +49,11 @@ pub const ALL: &[&dyn Initialiser] = &[
     &methods::Pissa::DEFAULT,
     &methods::LoraGa::DEFAULT,
     &methods::LoraGaControl::DEFAULT,
+    &methods::Eva::DEFAULT,
+    &methods::EvaControl,
+    &methods::Corda::DEFAULT,
+    &methods::LoraSb::DEFAULT,
+    &methods::LoraSbControl::DEFAULT,
 ];
 
 /// The initialiser of this name (or alias) with these choices; what is not given has the default of its card.

@@ -5,8 +5,8 @@
 
 use faer::{Mat, MatRef};
 use lowrank_linalg::{
-    LinalgError, LowRank, Operator, OuterProducts, Sketch, SubspaceIteration, Svd, energy, multiply, narrow,
-    orthonormal_basis, overlap, qr, randomised_svd, svd, svd_in_f64, widen,
+    IncrementalSvd, LinalgError, LowRank, Moments, Operator, OuterProducts, Sketch, SubspaceIteration, Svd,
+    energy, multiply, narrow, orthonormal_basis, overlap, qr, randomised_svd, svd, svd_in_f64, widen,
 };
 use lowrank_record::Seed;
 
@@ -297,7 +297,12 @@ fn the_number_of_threads_changes_no_bit() {
         let sketched = randomised_svd(&a, 8, Sketch::for_rank(8), Seed(2)).unwrap();
         let exact = svd(a.as_ref().subcols(0, 90)).unwrap();
         let sum = LowRank::new(random(31, 700, 9), random(32, 9, 420)).unwrap().truncate(4).unwrap();
-        (sketched, exact, sum, qr(a.as_ref().subcols(0, 60)).unwrap(), stepwise(&held, 12, 5, 4))
+        let mut moments = Moments::new(420);
+        moments.absorb(a.as_ref()).unwrap();
+        let mut incremental = IncrementalSvd::new(420, 8, 8, true, Seed(3)).unwrap();
+        incremental.absorb(a.as_ref()).unwrap();
+        let rows = (moments.principal(5, true, Seed(4)).unwrap(), moments, incremental);
+        (sketched, exact, sum, qr(a.as_ref().subcols(0, 60)).unwrap(), stepwise(&held, 12, 5, 4), rows)
     };
     let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work);
     let one = on(1);
