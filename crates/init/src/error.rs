@@ -290,11 +290,11 @@ pub enum InitError {
         /// What is wrong with them.
         problem: &'static str,
     },
-    /// A second moment of the inputs that stays singular however much is added to its diagonal.
+    /// Inputs that are zero everywhere.
     #[error(
-        "{method}: the second moment of this site's inputs is zero or not well conditioned with any damping; check that the          layer is reached and its inputs are not all zero, or exclude this site"
+        "{method}: the inputs of this site are zero everywhere, or none were let in; check the calibration text and its masks,          or exclude this site"
     )]
-    IllConditioned {
+    ZeroInputs {
         /// The method.
         method: &'static str,
     },

@@ -122,7 +122,7 @@ impl InputsWanted {
             let incremental = IncrementalSvd::new(width, count, self.oversampling, self.centred, seed)?;
             State::Incremental(Box::new(incremental))
         };
-        Ok(InputsCollector { wanted: *self, batches: 0, state })
+        Ok(InputsCollector { wanted: *self, seed, batches: 0, state })
     }
 }
 
@@ -130,6 +130,7 @@ impl InputsWanted {
 #[derive(Debug, Clone)]
 pub struct InputsCollector {
     wanted: InputsWanted,
+    seed: Seed,
     batches: usize,
     state: State,
 }
@@ -204,25 +205,44 @@ impl InputsCollector {
         if self.batches < least_batches {
             return false;
         }
-        match stop {
-            Stop::Captured => incremental.carried(rank).is_some_and(|part| part >= tau),
-            Stop::Cosine => incremental.cosines().is_some_and(|cosines| {
-                cosines.len() >= rank && cosines[..rank].iter().all(|&cosine| cosine >= tau)
-            }),
-        }
+        settled(stop, tau, rank, incremental.cosines().as_deref(), incremental.carried().as_deref())
     }
 
-    /// What was collected.
+    /// What was collected: the moments where those were asked for, otherwise the components, found once for all layers that share
+    /// their input, and all else is dropped.
     ///
     /// # Errors
-    /// As [`IncrementalSvd::components`].
+    /// As [`Moments::principal`] and [`IncrementalSvd::components`].
     pub fn finish(self) -> Result<CollectedInputs, LinalgError> {
+        let InputsWanted { statistic, centred, count, .. } = self.wanted;
         Ok(match self.state {
-            State::Moments(moments) => CollectedInputs::Moments(moments),
+            State::Moments(moments) if statistic == Statistic::Moments => CollectedInputs::Moments(moments),
+            State::Moments(moments) => {
+                let count = count.min(moments.width());
+                CollectedInputs::Components(moments.principal(count, centred, self.seed)?)
+            }
             State::Incremental(incremental) => {
-                let count = self.wanted.count.min(incremental.width());
+                let count = count.min(incremental.width());
                 CollectedInputs::Components(incremental.components(count)?)
             }
         })
+    }
+}
+
+/// Whether the leading `rank` components have settled, by the cosines and carried parts of their last update.
+pub(crate) fn settled(
+    stop: Stop,
+    tau: f64,
+    rank: usize,
+    cosines: Option<&[f64]>,
+    carried: Option<&[f64]>,
+) -> bool {
+    match stop {
+        Stop::Captured => {
+            carried.and_then(|parts| parts.get(rank.saturating_sub(1))).is_some_and(|&part| part >= tau)
+        }
+        Stop::Cosine => cosines
+            .and_then(|cosines| cosines.get(..rank))
+            .is_some_and(|cosines| cosines.iter().all(|&cosine| cosine >= tau)),
     }
 }

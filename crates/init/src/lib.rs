@@ -62,6 +62,11 @@ pub const ALL: &[&dyn Initialiser] = &[
     &methods::Loftq::DEFAULT,
     &methods::Qpissa::DEFAULT,
     &methods::RandomControl::DEFAULT,
+    &methods::Eva::DEFAULT,
+    &methods::EvaControl,
+    &methods::Corda::DEFAULT,
+    &methods::LoraSb::DEFAULT,
+    &methods::LoraSbControl::DEFAULT,
 ];
 
 /// The initialiser of this name (or alias) with these choices; what is not given has the default of its card.

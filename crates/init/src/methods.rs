@@ -1,11 +1,16 @@
 //! The initialisers, one a file.
 
+mod corda;
+mod eva;
+mod eva_control;
 mod gaussian;
 mod kaiming;
 mod loftq;
 mod loldu;
 mod lora_ga;
 mod lora_ga_control;
+mod lora_sb;
+mod lora_sb_control;
 mod lora_xs;
 mod mica;
 mod milora;
@@ -18,12 +23,17 @@ mod random_control;
 mod slora;
 mod svfit;
 
+pub use corda::{Corda, Mode};
+pub use eva::{Eva, Normalise};
+pub use eva_control::EvaControl;
 pub use gaussian::{Deviation, Gaussian};
 pub use kaiming::Kaiming;
 pub use loftq::Loftq;
 pub use loldu::{Diagonal, Loldu};
 pub use lora_ga::{Direction, LoraGa, Variant};
 pub use lora_ga_control::LoraGaControl;
+pub use lora_sb::{CoreStart, LoraSb, Rate, Target};
+pub use lora_sb_control::LoraSbControl;
 pub use lora_xs::{Bases, LoraXs};
 pub use mica::Mica;
 pub use milora::Milora;

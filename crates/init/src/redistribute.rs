@@ -67,3 +67,114 @@ pub fn alpha_after(alpha: f64, from_rank: usize, to_rank: usize, rank_stabilised
     let times = to_rank as f64 / from_rank as f64;
     alpha * if rank_stabilised { times.sqrt() } else { times }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowrank_record::{Seed, scale};
+
+    /// Ratios as of so many groups, descending, of the kind that layers have.
+    fn ratios(groups: usize, count: usize) -> Vec<Vec<f64>> {
+        let of = |group: usize| {
+            let draws = Seed(4).at("group", &group.to_string()).uniform(count, 1.0);
+            let mut values: Vec<f64> =
+                draws.iter().enumerate().map(|(i, x)| f64::from(x.abs()) / (i + 1) as f64).collect();
+            values.sort_by(|a, b| b.total_cmp(a));
+            values
+        };
+        (0..groups).map(of).collect()
+    }
+
+    fn places(rho: f64, planned: &[(usize, usize)], shorter: usize) -> Vec<Place> {
+        let place = |&(group, planned): &(usize, usize)| Place {
+            group,
+            planned,
+            most: most_rank(rho, planned, shorter),
+        };
+        planned.iter().map(place).collect()
+    }
+
+    /// Groups of three, of one and of two sites, of ranks that differ.
+    const PLANNED: [(usize, usize); 8] = [(0, 4), (0, 4), (0, 6), (1, 4), (2, 4), (2, 5), (3, 4), (3, 4)];
+
+    #[test]
+    fn the_budget_is_spent_and_spent_best() {
+        let ratios = ratios(4, 40);
+        for rho in [1.0, 1.25, 1.5, 2.0, 3.0, 1e9] {
+            let places = places(rho, &PLANNED, 40);
+            let ranks = redistribute(&ratios, &places).unwrap();
+            assert_eq!(ranks.iter().sum::<usize>(), 35, "rho = {rho}");
+            for (place, rank) in places.iter().zip(&ranks) {
+                assert!(*rank <= place.most && place.most <= 40, "rho = {rho}");
+            }
+            // The worst that was taken is no worse than the best that was left.
+            let of = |place: &Place, i: usize| ratios[place.group].get(i).copied();
+            let taken = places.iter().zip(&ranks).filter(|(_, rank)| **rank > 0);
+            let worst = taken.filter_map(|(place, &rank)| of(place, rank - 1)).fold(1.0, f64::min);
+            let left = places.iter().zip(&ranks).filter(|(place, rank)| **rank < place.most);
+            let best = left.filter_map(|(place, &rank)| of(place, rank)).fold(0.0, f64::max);
+            assert!(worst >= best, "rho = {rho}: {worst} taken, {best} left");
+        }
+    }
+
+    #[test]
+    fn rho_of_one_leaves_every_rank() {
+        let ranks = redistribute(&ratios(4, 40), &places(1.0, &PLANNED, 40)).unwrap();
+        assert_eq!(ranks, PLANNED.map(|(_, planned)| planned));
+    }
+
+    #[test]
+    fn equal_ratios_go_by_component_and_then_by_order() {
+        let ratios = vec![vec![0.5, 0.25, 0.125], vec![0.25, 0.125, 0.0625]];
+        let ranks = |planned: &[(usize, usize)]| redistribute(&ratios, &places(2.0, planned, 3)).unwrap();
+        // 0.5 three times, then one of the three 0.25 of group 1's first and group 0's second components.
+        assert_eq!(ranks(&[(0, 1), (0, 1), (0, 1), (1, 1)]), [1, 1, 1, 1]);
+        assert_eq!(ranks(&[(0, 1), (1, 1), (0, 1), (0, 1)]), [1, 1, 1, 1]);
+        assert_eq!(ranks(&[(0, 2), (0, 2), (1, 1)]), [2, 2, 1]);
+        assert_eq!(ranks(&[(0, 2), (0, 1), (1, 1)]), [2, 1, 1]);
+        // In a group the first in order never has less than the next, where both may have as much.
+        assert_eq!(ranks(&[(0, 1), (0, 1)]), [1, 1]);
+        assert_eq!(redistribute(&ratios, &places(3.0, &[(0, 1), (0, 2)], 3)).unwrap(), [2, 1]);
+    }
+
+    #[test]
+    fn a_site_that_explains_nothing_gets_nothing() {
+        let ratios = vec![vec![0.5, 0.4, 0.1], vec![1e-3, 1e-4]];
+        assert_eq!(redistribute(&ratios, &places(2.0, &[(0, 2), (1, 1)], 8)).unwrap(), [3, 0]);
+        // Four of six ranks find a direction; the rest is not spent.
+        let short = vec![vec![0.5, 0.4], vec![0.1, 0.1]];
+        assert_eq!(redistribute(&short, &places(9.0, &[(0, 3), (1, 3)], 8)).unwrap(), [2, 2]);
+        assert_eq!(redistribute(&[Vec::new()], &places(2.0, &[(0, 2)], 8)).unwrap(), [0]);
+    }
+
+    #[test]
+    fn the_most_is_rounded_half_to_even_and_capped_by_the_width() {
+        let rounded = [(1.5, 5), (2.5, 5), (1.1, 8), (1.0, 7)].map(|(rho, r)| most_rank(rho, r, 99));
+        assert_eq!(rounded, [8, 12, 9, 7]);
+        assert_eq!((most_rank(2.0, 8, 10), most_rank(1e300, 8, 10), most_rank(f64::MAX, 0, 10)), (10, 10, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_sorted_is_refused() {
+        let place = [Place { group: 1, planned: 2, most: 4 }];
+        for bad in [vec![0.1, 0.2], vec![f64::NAN], vec![-0.1], vec![f64::INFINITY]] {
+            let refused = redistribute(&[vec![1.0], bad], &place).unwrap_err();
+            assert!(matches!(refused, InitError::Ratios { group: 1, .. }), "{refused}");
+        }
+        let refused = redistribute(&[vec![1.0]], &place).unwrap_err().to_string();
+        assert_eq!(refused, "redistribution of ranks: the explained-variance ratios of group 1 are missing");
+    }
+
+    #[test]
+    fn the_scale_stays_what_it_was() {
+        for stabilised in [false, true] {
+            let before = scale(16.0, 8, stabilised);
+            for rank in 1..20 {
+                let after = scale(alpha_after(16.0, 8, rank, stabilised), rank, stabilised);
+                assert!((after / before - 1.0).abs() < 1e-14, "{rank}, {stabilised}: {after} {before}");
+            }
+            assert_eq!(alpha_after(16.0, 8, 8, stabilised), 16.0);
+            assert_eq!(alpha_after(16.0, 8, 0, stabilised), 16.0);
+        }
+    }
+}

@@ -19,10 +19,17 @@ pub struct Components {
     pub right: Mat<f32>,
     /// `Σ ‖x − μ‖²` (or `Σ ‖x‖²`) over all rows seen, also of what no component holds.
     pub energy: f64,
+    /// Whether they come from all of the second moment, rather than from an incremental decomposition that was cut.
+    pub exact: bool,
+    /// How far they had settled: [`crate::IncrementalSvd::cosines`] of the last update. `None` where they come from moments, or from
+    /// a single update.
+    pub cosines: Option<Vec<f64>>,
+    /// The same by what they hold: [`crate::IncrementalSvd::carried`].
+    pub carried: Option<Vec<f64>>,
 }
 
 impl Components {
-    /// Fixes the signs.
+    /// Of moments; fixes the signs.
     pub(crate) fn new(
         rows: u64,
         mean: Vec<f64>,
@@ -33,7 +40,8 @@ impl Components {
     ) -> Components {
         let mut signed = Svd { left: Mat::zeros(0, values.len()), values, right };
         signed.fix_signs();
-        Components { rows, mean, centred, values: signed.values, right: signed.right, energy }
+        let Svd { values, right, .. } = signed;
+        Components { rows, mean, centred, values, right, energy, exact: true, cosines: None, carried: None }
     }
 
     /// How many.
@@ -53,12 +61,9 @@ impl Components {
     pub fn head(&self, count: usize) -> Components {
         let count = count.min(self.count());
         Components {
-            rows: self.rows,
-            mean: self.mean.clone(),
-            centred: self.centred,
             values: self.values[..count].to_vec(),
             right: self.right.as_ref().subrows(0, count).to_owned(),
-            energy: self.energy,
+            ..self.clone()
         }
     }
 

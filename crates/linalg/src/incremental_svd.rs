@@ -13,7 +13,7 @@ use faer::{Mat, MatRef};
 use lowrank_record::Seed;
 
 use crate::components::Components;
-use crate::moments::check_rows;
+use crate::moments::{check_rows, column_means};
 use crate::product::{multiply, narrow, widen};
 use crate::{LinalgError, Sketch, Svd, randomised_svd, svd_in_f64};
 
@@ -129,7 +129,13 @@ impl IncrementalSvd {
         let count = count.min(all.values.len());
         let right = narrow(all.right.as_ref().subrows(0, count));
         let energy = all.energy();
-        Ok(Components::new(all.rows, all.mean, all.centred, all.values[..count].to_vec(), right, energy))
+        let values = all.values[..count].to_vec();
+        let mut found = Components::new(all.rows, all.mean, all.centred, values, right, energy);
+        found.exact = false;
+        // Of the last full update: a few rows that waited would change little, and seem to agree.
+        found.cosines = self.cosines();
+        found.carried = self.carried();
+        Ok(found)
     }
 
     /// `Σ ‖x − μ‖²`, or `Σ ‖x‖²` where it is not centred, of the rows that do not wait.
@@ -155,26 +161,27 @@ impl IncrementalSvd {
         Some((0..both).map(cosine).collect())
     }
 
-    /// How much of what the leading `count` components hold those of before the last update would have held: 0 to 1,
-    /// whatever turns among equal values. `None` before the second update.
+    /// How much of what the leading 1, 2, … components hold those of before the last update would have held: 0 to 1, whatever
+    /// turns among equal values. `None` before the second update.
     #[must_use]
-    pub fn carried(&self, count: usize) -> Option<f64> {
+    pub fn carried(&self) -> Option<Vec<f64>> {
         let before = self.before.as_ref()?;
-        let count = count.min(before.nrows()).min(self.values.len());
-        let turned = multiply(before.as_ref().subrows(0, count), self.right.transpose());
-        let held: f64 = (0..self.values.len())
-            .map(|j| self.values[j].powi(2) * turned.col(j).iter().map(|x| x * x).sum::<f64>())
-            .sum();
-        let best: f64 = self.values[..count].iter().map(|value| value * value).sum();
-        Some(if best > 0.0 { (held / best).min(1.0) } else { 1.0 })
+        let turned = multiply(before.as_ref(), self.right.transpose());
+        let (mut held, mut best) = (0.0, 0.0);
+        let of_leading = |i: usize| {
+            let row = turned.row(i).iter().zip(&self.values);
+            held += row.map(|(cosine, value)| (cosine * value).powi(2)).sum::<f64>();
+            best += self.values[i].powi(2);
+            if best > 0.0 { (held / best).min(1.0) } else { 1.0 }
+        };
+        Some((0..before.nrows().min(self.values.len())).map(of_leading).collect())
     }
 
     /// Stacks these rows below what is known, and decomposes.
     fn update(&mut self, rows: MatRef<'_, f32>) -> Result<(), LinalgError> {
         let (known, b, width) = (self.values.len(), rows.nrows(), self.width());
         let (before, more) = (self.rows as f64, b as f64);
-        let mean: Vec<f64> =
-            (0..width).map(|j| rows.col(j).iter().map(|&x| f64::from(x)).sum::<f64>() / more).collect();
+        let mean = column_means(rows);
         let about = |j: usize| if self.centred { mean[j] } else { 0.0 };
         let weight = before * more / (before + more);
         let stacked = Mat::from_fn(known + b + usize::from(self.centred && known > 0), width, |i, j| {

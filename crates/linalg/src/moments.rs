@@ -3,7 +3,8 @@
 //!
 //! Batches are pooled as Chan, Golub and LeVeque do ("Algorithms for Computing the Sample Variance", 1983): each block of rows
 //! is centred at its own mean, so that a large mean costs no digits of the scatter, and two sets are merged by one outer
-//! product. Products of rows are in f32, blocks of 1024 of them are added up in f64, in an order that the rows alone decide.
+//! product. All of it is in f64: singular values of the rows are roots of what is summed here, and the rounding of f32 products,
+//! 1e-8 of the largest, would hide what is below 1e-4 of it. Sums are in an order that the rows alone decide.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
@@ -15,7 +16,7 @@ use crate::product::{finite, multiply};
 use crate::qr::qr_in_f64;
 use crate::{LinalgError, svd_in_f64};
 
-/// Rows of one product in f32 ([`crate::multiply`] says what that loses).
+/// Rows centred and multiplied at a time.
 const BLOCK: usize = 1024;
 
 /// Rows of the scatter that one task computes; fixed, as in [`crate::multiply`].
@@ -32,7 +33,8 @@ const STEPS: usize = 100;
 
 /// Count, mean and scatter of rows of one width.
 ///
-/// Memory: `8·in²` bytes (32 MB at a width of 2048), and as much again while a matrix is handed out.
+/// Memory: `8·in²` bytes (32 MB at a width of 2048), as much again while a matrix is handed out, and `8·1024·in` while rows are absorbed.
+/// Time: `n·in²` operations for n rows, as only one triangle is computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     rows: u64,
@@ -74,16 +76,13 @@ impl Moments {
         check_rows(rows, self.width())?;
         for first in (0..rows.nrows()).step_by(BLOCK) {
             let block = rows.subrows(first, BLOCK.min(rows.nrows() - first));
-            let Centred { mean, scaled, unit } = Centred::of(block);
-            let product = |from: usize, part: MatMut<'_, f32>| {
-                let (over, until) = (part.nrows(), part.ncols());
-                let (a, b) = (scaled.as_ref().subcols(from, over), scaled.as_ref().subcols(0, until));
-                matmul(part, Accum::Replace, a.transpose(), b, 1.0, Par::Seq);
-            };
+            let (mean, about) = centred(block);
             self.pool(block.nrows() as u64, &mean, |from, sum, weight, apart| {
-                let mut part = Mat::<f32>::zeros(sum.nrows(), sum.ncols());
-                product(from, part.as_mut());
-                add(sum, from, |i, j| f64::from(part[(i - from, j)]) * unit * unit, weight, apart);
+                let (over, until) = (sum.nrows(), sum.ncols());
+                let (a, b) = (about.as_ref().subcols(from, over), about.as_ref().subcols(0, until));
+                let mut part = Mat::<f64>::zeros(over, until);
+                matmul(part.as_mut(), Accum::Replace, a.transpose(), b, 1.0, Par::Seq);
+                add(sum, from, |i, j| part[(i - from, j)], weight, apart);
             });
         }
         Ok(())
@@ -206,28 +205,17 @@ fn add(
     }
 }
 
-/// Rows about their own mean, divided by a power of two so that products of large entries do not overflow.
-struct Centred {
-    mean: Vec<f64>,
-    scaled: Mat<f32>,
-    unit: f64,
+/// The mean of these rows, and the rows about it.
+fn centred(rows: MatRef<'_, f32>) -> (Vec<f64>, Mat<f64>) {
+    let mean = column_means(rows);
+    let about = Mat::from_fn(rows.nrows(), rows.ncols(), |i, j| f64::from(rows[(i, j)]) - mean[j]);
+    (mean, about)
 }
 
-impl Centred {
-    fn of(rows: MatRef<'_, f32>) -> Centred {
-        let n = rows.nrows().max(1) as f64;
-        let mean = |j: usize| rows.col(j).iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let mean: Vec<f64> = (0..rows.ncols()).map(mean).collect();
-        let mut largest = 0.0_f64;
-        for (j, mean) in mean.iter().enumerate() {
-            largest = rows.col(j).iter().fold(largest, |most, &x| most.max((f64::from(x) - mean).abs()));
-        }
-        let unit = if largest > 0.0 { 2.0_f64.powi(largest.log2().floor() as i32) } else { 1.0 };
-        let scaled = Mat::from_fn(rows.nrows(), rows.ncols(), |i, j| {
-            ((f64::from(rows[(i, j)]) - mean[j]) / unit) as f32
-        });
-        Centred { mean, scaled, unit }
-    }
+/// The mean of each column; of no rows, zeros.
+pub(crate) fn column_means(rows: MatRef<'_, f32>) -> Vec<f64> {
+    let n = rows.nrows().max(1) as f64;
+    (0..rows.ncols()).map(|j| rows.col(j).iter().map(|&x| f64::from(x)).sum::<f64>() / n).collect()
 }
 
 /// Refuses rows of another width, and rows that are not numbers.

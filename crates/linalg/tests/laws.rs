@@ -5,9 +5,9 @@
 
 use faer::{Mat, MatRef};
 use lowrank_linalg::{
-    LinalgError, LowRank, Operator, OuterProducts, Pivoting, Sketch, SubspaceIteration, Svd, energy, ldu,
-    multiply, narrow, orthonormal_basis, overlap, pivoted_qr, pseudo_inverse, qr, randomised_svd, svd,
-    svd_in_f64, widen,
+    IncrementalSvd, LinalgError, LowRank, Moments, Operator, OuterProducts, Pivoting, Sketch,
+    SubspaceIteration, Svd, energy, ldu, multiply, narrow, orthonormal_basis, overlap, pivoted_qr,
+    pseudo_inverse, qr, randomised_svd, svd, svd_in_f64, widen,
 };
 use lowrank_record::Seed;
 
@@ -434,7 +434,12 @@ fn the_number_of_threads_changes_no_bit() {
         let pivoted = pivoted_qr(a.as_ref(), 20).unwrap();
         let eliminated = [Pivoting::Partial, Pivoting::Rook].map(|way| ldu(a.as_ref(), 20, way).unwrap());
         let plain = qr(a.as_ref().subcols(0, 60)).unwrap();
-        (sketched, exact, sum, plain, stepwise(&held, 12, 5, 4), pivoted, eliminated)
+        let mut moments = Moments::new(420);
+        moments.absorb(a.as_ref()).unwrap();
+        let mut incremental = IncrementalSvd::new(420, 8, 8, true, Seed(3)).unwrap();
+        incremental.absorb(a.as_ref()).unwrap();
+        let rows = (moments.principal(5, true, Seed(4)).unwrap(), moments, incremental);
+        ((sketched, exact, sum, plain), stepwise(&held, 12, 5, 4), (pivoted, eliminated), rows)
     };
     let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work);
     let one = on(1);
