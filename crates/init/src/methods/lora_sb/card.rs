@@ -97,8 +97,8 @@ pub(super) static CARD: Card = Card {
     choices: &CHOICES,
     notes: &[
         "the function at step 0 is not the base's: it has made the first step, at rank r; core = zero leaves it unchanged",
-        "the sign throws away most of what the theory promises of the gradient's own directions: on a [96, 64] gradient with \
-         falling values, r = 6, bases of its sign hold 0.31 of the gradient's norm, its own 0.86; target = gradient is ours",
+        "bases of the sign hold much less of the gradient than the gradient's own (the report says how much; compared in \
+         `tests/lora_sb.rs`); target = gradient and target = adam-first-step are ours",
         "rate = first-step is the rate of the run's first step, warm-up included; the authors divide by the steps of their \
          estimation's loader",
         "targets other than gradient need each layer's whole gradient for a moment, so one calibration batch",
