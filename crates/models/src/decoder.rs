@@ -2,7 +2,7 @@
 //! head.
 //!
 //! One decoder runs every family: a [`Config`] says which norm, activation, positions and residual connections a model has,
-//! and its [`Family`] what its tensors are called. In the Llama family `h ← h + o(attention(q(norm h), k(norm h), v(norm h)))`,
+//! and its [`family::Family`] what its tensors are called. In the Llama family `h ← h + o(attention(q(norm h), k(norm h), v(norm h)))`,
 //! then `h ← h + down(silu(gate(norm h)) ⊙ up(norm h))`, layer by layer; a last norm; logits = h · headᵀ. Hidden states are
 //! `[n, hidden]` with `n = batch · time`.
 

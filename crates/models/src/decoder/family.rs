@@ -1,5 +1,5 @@
 //! What sets the families of decoders apart besides sizes: the names of their tensors, how these are stored, and which norm
-//! they use. A family is a file of [`super::families`], which holds its table and reads its configuration.
+//! they use. A family is a file of `families`, which holds its table and reads its configuration.
 
 use serde_json::Value;
 

@@ -36,7 +36,7 @@ pub trait Real:
     /// `|x|`: an instruction, where a comparison would keep a loop from becoming vector code.
     fn abs(self) -> Self;
 
-    /// `1 − erf(x)` for x ≥ 0, as precise relative to its own size as the type allows, see [`super::erfc`].
+    /// `1 − erf(x)` for x ≥ 0, as precise relative to its own size as the type allows.
     fn erfc(self) -> Self;
 
     /// Runs a loop over values of this type compiled for the widest vectors of the machine.
