@@ -25,7 +25,7 @@ pub use outcome::{RunSummary, SiteChange};
 pub(crate) use alignment::energies;
 pub(crate) use handover::{Written, refuse_another, write};
 pub(crate) use memory::predict;
-pub(crate) use method::Method;
+pub(crate) use method::{Method, OWN_START};
 pub(crate) use options::Adaptation;
 pub(crate) use outcome::{loss, mebibytes};
 pub(crate) use prepare::{Prepared, parameters};

@@ -30,6 +30,7 @@ mod recompress;
 pub mod reference;
 mod training;
 pub mod tune;
+mod typed;
 mod verify;
 mod vocabulary;
 mod watch;

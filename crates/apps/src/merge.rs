@@ -93,14 +93,14 @@ pub fn merge(options: &Merge, progress: &mut dyn Progress) -> Result<Merged, App
     }
     let merged_difference = largest_difference(&expected, &sample_logits(&model)?);
     go_on(progress)?;
-    progress.say(&format!("merged {} layers; writing {}", adapter.factors.len(), options.out.display()));
+    progress.say(&format!("merged {} layers; writing {}", adapter.layers, options.out.display()));
     verified(&options.out, existing(options.overwrite), |beside| {
         write(&model, beside, format)?;
         go_on(progress)?;
         let read = Model::open(Some(beside), lowrank_models::Widen::Once)?;
         let merged = Merged {
             out: options.out.clone(),
-            sites: adapter.factors.len(),
+            sites: adapter.layers,
             format: format.to_string(),
             merged_difference,
             read_difference: largest_difference(&expected, &sample_logits(&read)?),

@@ -1,14 +1,16 @@
 //! Opening what the user names: a Hugging Face directory, a GGUF file, or the decoder inside this binary; and an adapter
 //! on top of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lowrank_adapt::forms::Lora;
+use lowrank_adapt::Form;
+use lowrank_adapt::forms::{Dora, Lora};
 use lowrank_attach::restore;
 use lowrank_models::{Config, Decoder, Widen, is_head};
 use lowrank_store::atomic::{Existing, write_folder};
-use lowrank_store::peft::{AdapterFolder, Matcher};
+use lowrank_store::peft::{AdapterFolder, Kind, Matcher, TypedFolder, kind_of};
 use lowrank_store::{
     Dtype, Format, GgufFile, StoreError, TensorSource, gguf, hash, json, safetensors, tensors, text,
 };
@@ -16,7 +18,7 @@ use lowrank_task::{ChatTemplate, SpecialTokens, Tokenizer, generation_eos};
 use lowrank_tensor::cpu;
 
 use crate::error::Because;
-use crate::{AppError, embedded, vocabulary};
+use crate::{AppError, embedded, typed, vocabulary};
 
 /// The name under which adapters are mounted.
 pub(crate) const ADAPTER: &str = "default";
@@ -41,6 +43,15 @@ pub struct Model {
     pub hash: String,
     /// The directory or file; `None` for the one inside this binary.
     pub path: Option<PathBuf>,
+}
+
+/// An adapter folder that was mounted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MountedFolder {
+    /// Layers that it changes.
+    pub layers: usize,
+    /// What it says of where it comes from.
+    pub provenance: BTreeMap<String, String>,
 }
 
 impl Model {
@@ -156,11 +167,18 @@ impl Model {
     ///
     /// # Errors
     /// [`AppError::Usage`] when the folder is damaged, or was made for another model.
-    pub fn mount(&mut self, folder: &Path) -> Result<AdapterFolder, AppError> {
+    pub fn mount(&mut self, folder: &Path) -> Result<MountedFolder, AppError> {
+        let place = || format!("the adapter {}", folder.display());
+        if folder.is_dir() && kind_of(folder).input("reading the adapter")? != Kind::Lora {
+            let adapter = TypedFolder::read(folder).input("reading the adapter")?;
+            self.check_base(&adapter.provenance, folder)?;
+            typed::mount(self, &adapter).input(place())?;
+            return Ok(MountedFolder { layers: adapter.modules.len(), provenance: adapter.provenance });
+        }
         let adapter = AdapterFolder::read(folder).input("reading the adapter")?;
         self.check(&adapter, folder)?;
-        self.apply(&adapter).input(format!("the adapter {}", folder.display()))?;
-        Ok(adapter)
+        self.apply(&adapter).input(place())?;
+        Ok(MountedFolder { layers: adapter.factors.len(), provenance: adapter.provenance })
     }
 
     /// Mounts an adapter that was read, as its configuration scales it.
@@ -178,7 +196,8 @@ impl Model {
                 ));
             }
         }
-        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), &Lora::DEFAULT, ADAPTER)
+        let form: &dyn Form = if adapter.config.dora { &Dora } else { &Lora::DEFAULT };
+        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), form, ADAPTER)
             .map_err(|error| error.to_string())
     }
 
@@ -195,12 +214,9 @@ impl Model {
         Ok(())
     }
 
-    /// Whether an adapter belongs on this model, and is one that we apply.
-    ///
-    /// # Errors
-    /// [`AppError::Usage`] with what does not fit.
-    pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
-        if let Some(base) = adapter.provenance.get(BASE_HASH)
+    /// Whether an adapter belongs on this model, as far as it tells.
+    fn check_base(&self, provenance: &BTreeMap<String, String>, folder: &Path) -> Result<(), AppError> {
+        if let Some(base) = provenance.get(BASE_HASH)
             && *base != self.hash
         {
             return Err(AppError::usage(format!(
@@ -210,6 +226,15 @@ impl Model {
                 self.hash
             )));
         }
+        Ok(())
+    }
+
+    /// Whether an adapter belongs on this model, and is one that we apply.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] with what does not fit.
+    pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
+        self.check_base(&adapter.provenance, folder)?;
         if adapter.provenance.contains_key(OFFSET) {
             return Err(AppError::usage(format!(
                 "{} holds the factors that a training began with, which belong on a changed base; give the adapter folder \

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::AppError;
+use crate::adaptation::OWN_START;
 
 /// A method by name.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,11 @@ const PLAIN: [f64; 2] = [1e-4, 1e-2];
 /// Rates of starts along the weight or its gradient: their first step is larger, as that of full fine-tuning.
 const LEADING: [f64; 2] = [3e-5, 3e-3];
 
+/// Rates of forms that train a few values a layer, each of which moves much.
+const DIAGONAL: [f64; 2] = [1e-3, 1e-1];
+/// Rates of whole weights.
+const WHOLE: [f64; 2] = [1e-5, 1e-3];
+
 /// Every recipe, in the order in which it is listed.
 pub(crate) static ALL: &[Recipe] = &[
     recipe("lora", "kaiming", "lora", PLAIN),
@@ -38,6 +44,29 @@ pub(crate) static ALL: &[Recipe] = &[
     recipe("lora-ga", "lora-ga", "lora", LEADING),
     recipe("lora-ga-peft", "lora-ga", "lora", LEADING).init(&[("variant", "peft-compat")]),
     recipe("lora-ga-control", "lora-ga-control", "lora", LEADING),
+    recipe("olora", "olora", "lora", LEADING),
+    recipe("milora", "milora", "lora", LEADING),
+    recipe("mica", "mica", "lora", PLAIN).form(&[("trains", "right")]),
+    recipe("eva", "eva", "lora", PLAIN),
+    recipe("corda", "corda", "lora", LEADING),
+    recipe("lora-xs", "lora-xs", "core", PLAIN),
+    recipe("lora-sb", "lora-sb", "core", PLAIN),
+    recipe("slora", "slora", "core", PLAIN).form(&[("trains", "all")]),
+    recipe("nlora", "nlora", "core", LEADING).form(&[("trains", "all")]),
+    recipe("inttune", "nlora", "core", LEADING),
+    recipe("loldu", "loldu", "diag", DIAGONAL),
+    recipe("svfit", "svfit", "diag", DIAGONAL),
+    recipe("loftq", "loftq", "lora", PLAIN),
+    recipe("qpissa", "qpissa", "lora", LEADING),
+    recipe("dora", "kaiming", "dora", PLAIN),
+    recipe("lora-fa", "kaiming", "lora", PLAIN).form(&[("trains", "left")]),
+    recipe("vera", OWN_START, "vera", DIAGONAL),
+    recipe("ia3", OWN_START, "ia3", DIAGONAL),
+    recipe("loha", OWN_START, "loha", PLAIN),
+    recipe("lokr", OWN_START, "lokr", PLAIN),
+    recipe("oft", OWN_START, "oft", PLAIN),
+    recipe("boft", OWN_START, "boft", PLAIN),
+    recipe("full", OWN_START, "full", WHOLE),
 ];
 
 const fn recipe(name: &'static str, init: &'static str, form: &'static str, rates: [f64; 2]) -> Recipe {
@@ -50,8 +79,6 @@ impl Recipe {
         self
     }
 
-    /// The form with these choices: for recipes of forms that have some.
-    #[allow(dead_code)] // The forms so far have no choices.
     const fn form(mut self, options: &'static [(&'static str, &'static str)]) -> Recipe {
         self.form_options = options;
         self
@@ -114,6 +141,16 @@ pub(crate) fn named(name: &str) -> Result<Composed, AppError> {
         });
     }
     let (init, form) = wanted.split_once('+').unwrap_or((&wanted, "lora"));
+    if init == OWN_START && makes_its_own_start(form) {
+        let near = ALL.iter().find(|recipe| recipe.form == form);
+        return Ok(Composed {
+            init: OWN_START.to_owned(),
+            init_options: BTreeMap::new(),
+            form: form.to_owned(),
+            form_options: BTreeMap::new(),
+            rates: near.map_or(PLAIN, |recipe| recipe.rates),
+        });
+    }
     let start = lowrank_init::ALL
         .iter()
         .find(|start| start.card().name == init || start.aliases().contains(&init))
@@ -132,6 +169,17 @@ pub(crate) fn named(name: &str) -> Result<Composed, AppError> {
         form_options: BTreeMap::new(),
         rates: near.map_or(PLAIN, |recipe| recipe.rates),
     })
+}
+
+/// Whether a form takes no initialiser.
+fn makes_its_own_start(form: &str) -> bool {
+    let found = lowrank_adapt::ALL.iter().find(|known| known.card().name == form);
+    found.is_some_and(|form| form.takes() == lowrank_adapt::Takes::Nothing)
+}
+
+/// The start of a form where none is named: its own, or else this one.
+pub(crate) fn usual_start<'a>(form: &str, otherwise: &'a str) -> &'a str {
+    if makes_its_own_start(form) { OWN_START } else { otherwise }
 }
 
 /// Names that [`named`] takes, without the compositions.
@@ -159,16 +207,13 @@ mod tests {
         for recipe in ALL {
             assert!(names.insert(recipe.name), "{} is there twice", recipe.name);
             let options = recipe.init_options.iter().copied();
-            let start = lowrank_init::by_name(recipe.init, options).unwrap();
-            assert_eq!(start.card().name, recipe.init, "the catalogue's name, no alias");
-            let form = lowrank_adapt::by_name(recipe.form).unwrap();
-            for (key, _) in recipe.form_options {
-                assert!(
-                    form.card().choices.iter().any(|choice| choice.name == *key),
-                    "{}: {key}",
-                    recipe.name
-                );
+            if recipe.init != OWN_START {
+                let start = lowrank_init::by_name(recipe.init, options).unwrap();
+                assert_eq!(start.card().name, recipe.init, "the catalogue's name, no alias");
             }
+            let form = lowrank_adapt::by_name(recipe.form, recipe.form_options.iter().copied()).unwrap();
+            let own = form.takes() == lowrank_adapt::Takes::Nothing;
+            assert_eq!(own, recipe.init == OWN_START, "{}", recipe.name);
             assert!(0.0 < recipe.rates[0] && recipe.rates[0] <= recipe.rates[1], "{}", recipe.name);
             assert_eq!(named(recipe.name).unwrap().init, recipe.init);
         }

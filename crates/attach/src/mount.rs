@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use faer::Mat;
 use lowrank_adapt::{Adapter, Form, Linear, Offset, Part, Site as FormSite, Takes};
-use lowrank_init::{Base, Initialiser, Start};
-use lowrank_linalg::LowRank;
+use lowrank_init::Initialiser;
 use lowrank_models::Decoder;
 use lowrank_record::{Report, Seed};
 use lowrank_store::peft::{Factor, Place};
 use lowrank_tensor::{Matrix, Var};
 use rayon::prelude::*;
 
-use crate::start::{Started, fits, frozen, has_evidence, start_site, subtracted};
+use crate::start::{Started, base_of, fits, frozen, has_evidence, start_site};
 use crate::{AttachError, Collected, Plan, Site};
 
 /// One adapter on one layer.
@@ -151,21 +149,6 @@ pub fn attach_stored(
     }
     put(model, built, name)?;
     Ok(attached)
-}
-
-/// `W − scale·left·right`, by the same arithmetic as when it was started.
-fn base_of(site: &Site, weight: &Matrix, left: &[f32], right: &[f32]) -> Result<Matrix, AttachError> {
-    let [out, inp] = site.shape;
-    let rank = right.len() / inp.max(1);
-    let delta = LowRank::from_rows(left, right, out, inp, rank)
-        .map_err(|source| AttachError::Stored { site: site.name.clone(), source })?;
-    // The core is in the left factor already.
-    let core: Option<Mat<f32>> = None;
-    subtracted(
-        site,
-        &weight.to_f32(),
-        &Start { delta, core, base: Base::Subtract, report: Report::default() },
-    )
 }
 
 fn of_shape(site: &Site, values: Vec<f32>) -> Result<Matrix, AttachError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use faer::{Mat, MatRef};
 use lowrank_adapt::{Linear, Offset, Start as FormStart};
 use lowrank_init::{Base, Evidence, Gradient, InitError, Initialiser, Site as InitSite, Start};
-use lowrank_linalg::{multiply, to_rows};
+use lowrank_linalg::{LowRank, multiply, to_rows};
 use lowrank_record::{Need, Report, Seed};
 use lowrank_tensor::Matrix;
 
@@ -129,23 +129,37 @@ pub(crate) fn start_site(
             let (site, init) = (site.name.clone(), initialiser.card().name);
             return Err(AttachError::NotTakenBack { site, init });
         }
-        (Base::Subtract, Offset::Base) => {
-            let values = values.unwrap_or_else(|| weight.to_f32());
-            (Offset::Base, Some(subtracted(site, &values, &start)?), false)
-        }
+        (Base::Subtract, Offset::Base) => (Offset::Base, None, false),
         (Base::Subtract, Offset::Shadow) => (Offset::Shadow, None, false),
     };
     let (left, right) = start.delta.to_rows();
     let core = start.core.as_ref().map(|core| to_rows(core.as_ref()));
     let form_start = FormStart { left, right, core, rank: start.delta.rank(), offset };
-    Ok(Started { start: Some(form_start), base, replaced, report: start.report })
+    let mut started = Started { start: Some(form_start), base, replaced, report: start.report };
+    if offset == Offset::Base
+        && let Some((left, right)) = started.change(site.shape)
+    {
+        started.base = Some(base_of(site, weight, &left, &right)?);
+    }
+    Ok(started)
 }
 
-/// The weight that the start leaves, of the layer's shape.
-pub(crate) fn subtracted(site: &Site, values: &[f32], start: &Start) -> Result<Matrix, AttachError> {
+/// `W − scale·left·right`, with the core in the left factor: what a start leaves, and a stored one leaves again, bit for bit.
+///
+/// # Errors
+/// [`AttachError::Stored`] for factors of another shape.
+pub(crate) fn base_of(
+    site: &Site,
+    weight: &Matrix,
+    left: &[f32],
+    right: &[f32],
+) -> Result<Matrix, AttachError> {
     let [out, inp] = site.shape;
-    let base = start.base_weight(MatRef::from_row_major_slice(values, out, inp), site.scale);
-    matrix(site, &base)
+    let delta = LowRank::from_rows(left, right, out, inp, right.len() / inp.max(1))
+        .map_err(|source| AttachError::Stored { site: site.name.clone(), source })?;
+    let start = Start { delta, core: None, base: Base::Subtract, report: Report::default() };
+    let values = weight.to_f32();
+    matrix(site, &start.base_weight(MatRef::from_row_major_slice(&values, out, inp), site.scale))
 }
 
 fn matrix(site: &Site, values: &Mat<f32>) -> Result<Matrix, AttachError> {

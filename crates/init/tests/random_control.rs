@@ -28,8 +28,10 @@ fn spectra(start: &Start) -> [Vec<f64>; 3] {
 fn sizes_spectra_core_and_base_are_those_of_the_method() {
     let (weight, gradient) = (random(1, 60, 44), random(2, 60, 44));
     let site = Site { out: 60, inp: 44, scale: 2.5 };
-    let seen =
-        Evidence::of(site).with_weight(weight.as_ref()).with_gradient(Gradient::Exact(gradient.as_ref()));
+    let seen = Evidence::of(site)
+        .with_weight(weight.as_ref())
+        .with_gradient(Gradient::Exact(gradient.as_ref()))
+        .with_rate(0.01);
     let nothing: [(&str, &str); 0] = [];
     let mut compared = 0;
     for method in ALL.iter().filter(|method| {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use lowrank_init::{Exactness, Leading};
+use lowrank_init::{Exactness, GradientMap, Leading};
 use lowrank_linalg::{LowRank, Sketch};
 use lowrank_record::Seed;
 
@@ -27,7 +27,8 @@ pub(crate) fn energies(
     options: &Adaptation,
 ) -> Result<BTreeMap<String, f64>, AppError> {
     let sketch = Sketch { oversampling: 15, power: 0 };
-    let leading = Leading { count: 1, exactness: Exactness::Fast, sketch };
+    let of = GradientMap::Itself;
+    let leading = Leading { count: 1, exactness: Exactness::Fast, sketch, of };
     let options = Adaptation { calibration: 0, calibration_tokens: None, ..options.clone() };
     let gradients = prepared.gradients(&options, &|_| leading, Seed(options.seed).at("compare", "energy"))?;
     Ok(gradients.sites.into_iter().map(|(name, sketched)| (name, sketched.energy)).collect())
@@ -55,16 +56,17 @@ pub(crate) fn first_step(
                 _ => return Ok(None),
             }
         }
-        let (Some(left), Some(right), Some(size)) = (left, right, energies.get(&each.site.name)) else {
+        let (Some(left), Some(right), Some(size), Some((left0, right0))) =
+            (left, right, energies.get(&each.site.name), &each.initial)
+        else {
             return Ok(None);
         };
         let [out, inp] = each.site.shape;
         let pair = |left: &[f32], right: &[f32]| {
             LowRank::from_rows(left, right, out, inp, each.site.rank).while_doing(&each.site.name)
         };
-        let part =
-            first_order(&pair(left, &each.initial.1)?, &pair(&each.initial.0, right)?, each.site.scale)
-                .while_doing(&each.site.name)?;
+        let part = first_order(&pair(left, right0)?, &pair(left0, right)?, each.site.scale)
+            .while_doing(&each.site.name)?;
         inner += squares(left) + squares(right);
         moved += part * part;
         energy += size;

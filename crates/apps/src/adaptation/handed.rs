@@ -7,51 +7,79 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lowrank_adapt::Part;
 use lowrank_attach::Attached;
 use lowrank_linalg::LowRank;
 use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
-use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
+use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets, TypedFolder};
 
 use super::Method;
 use super::change::Changes;
 use super::handover::Written;
-use super::prepare::{Prepared, Started};
+use super::prepare::{Prepared, Started, form};
 use crate::error::Because;
 use crate::recompress::recompress;
-use crate::verify::logits_with;
-use crate::{AppError, Model, Progress};
+use crate::verify::{logits_with, sample_logits};
+use crate::{AppError, Model, Progress, typed};
 
 /// A folder to be written.
+enum Folder {
+    /// Two factors a layer, perhaps with magnitudes.
+    Lora(AdapterFolder),
+    /// A type of PEFT's own.
+    Typed(TypedFolder),
+}
+
+/// What is handed over.
 pub(super) struct Handed {
-    folder: AdapterFolder,
+    folder: Folder,
     /// Whether it does something else than the mounted adapters, beyond rounding.
     pub(super) is_approximate: bool,
 }
 
 impl Handed {
     pub(super) fn add_provenance(&mut self, facts: &BTreeMap<String, String>) {
-        self.folder.provenance.extend(facts.clone());
+        let provenance = match &mut self.folder {
+            Folder::Lora(folder) => &mut folder.provenance,
+            Folder::Typed(folder) => &mut folder.provenance,
+        };
+        provenance.extend(facts.clone());
     }
 
     /// Writes it, with the start in `initial/` where there is one.
     pub(super) fn write(&self, initial: Option<&AdapterFolder>, out: &Path) -> Result<(), AppError> {
-        match initial {
-            Some(initial) => self.folder.write_with_initial(initial, out, Existing::Refuse),
-            None => self.folder.write(out, Existing::Refuse),
+        match (&self.folder, initial) {
+            (Folder::Lora(folder), Some(initial)) => {
+                folder.write_with_initial(initial, out, Existing::Refuse)
+            }
+            (Folder::Lora(folder), None) => folder.write(out, Existing::Refuse),
+            (Folder::Typed(folder), _) => folder.write(out, Existing::Refuse),
         }
         .while_doing("writing the adapter")
     }
 
     /// What is read back.
     pub(super) fn read(&self, out: &Path) -> Result<Handed, AppError> {
-        let folder = AdapterFolder::read(out).while_doing("reading the adapter back")?;
+        let folder = match &self.folder {
+            Folder::Lora(_) => AdapterFolder::read(out).map(Folder::Lora),
+            Folder::Typed(_) => TypedFolder::read(out).map(Folder::Typed),
+        };
+        let folder = folder.while_doing("reading the adapter back")?;
         Ok(Handed { folder, is_approximate: self.is_approximate })
     }
 
     /// The logits of a model with it.
     pub(super) fn logits(&self, model: &mut Model) -> Result<Vec<f32>, AppError> {
-        logits_with(model, &self.folder)
+        match &self.folder {
+            Folder::Lora(folder) => logits_with(model, folder),
+            Folder::Typed(folder) => {
+                typed::mount(model, folder).while_doing("mounting the adapter")?;
+                let logits = sample_logits(model)?;
+                model.unmount()?;
+                Ok(logits)
+            }
+        }
     }
 }
 
@@ -67,6 +95,9 @@ pub(super) fn handed(
     progress: &mut dyn Progress,
 ) -> Result<Handed, AppError> {
     let changes = Changes::of(&prepared.model);
+    if typed::FORMS.contains(&method.form.as_str()) {
+        return typed_folder(prepared, method, started, &changes);
+    }
     let mut factors = Vec::with_capacity(started.attached.len());
     let (mut whole, mut largest_error) = (0, 0.0_f64);
     for each in &started.attached {
@@ -104,7 +135,27 @@ pub(super) fn handed(
         is_approximate = true;
         progress.say(&format!("recompressed to the rank of the start: relative error at most {worst:.2e}"));
     }
-    Ok(Handed { folder, is_approximate })
+    Ok(Handed { folder: Folder::Lora(folder), is_approximate })
+}
+
+/// A folder of the type that PEFT has for the form.
+fn typed_folder(
+    prepared: &Prepared,
+    method: &Method,
+    started: &Started,
+    changes: &Changes<'_>,
+) -> Result<Handed, AppError> {
+    let mut mounted: BTreeMap<&str, Vec<Part>> = BTreeMap::new();
+    for each in &started.attached {
+        mounted.insert(&each.site.name, changes.adapter(each)?.parts());
+    }
+    let parts = |each: &Attached| mounted.get(each.site.name.as_str()).cloned().unwrap_or_default();
+    let mut folder =
+        typed::folder(&*form(method)?, &started.attached, &parts).while_doing("writing the adapter")?;
+    folder.config.task_type = Some("CAUSAL_LM".to_owned());
+    folder.config.base_model = prepared.model.path.as_ref().map(|path| path.display().to_string());
+    folder.config.fan_in_fan_out = method.form == "ia3" && prepared.model.decoder.config.family.is_conv1d();
+    Ok(Handed { folder: Folder::Typed(folder), is_approximate: false })
 }
 
 /// The factors of a DoRA's direction on the base as it was opened, left with the scale in it: those that are trained, and

@@ -118,6 +118,12 @@ impl Prepared {
     /// [`AppError::Usage`] naming the layer.
     pub(crate) fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
         let form = form(method)?;
+        if form.card().name == "adalora" {
+            return Err(AppError::usage(
+                "--form adalora: this version's trainer does not prune ranks while it trains, so what it would train is no \
+                 AdaLoRA; choose another form",
+            ));
+        }
         let Some(initialiser) = initialiser(method)? else { return Ok(()) };
         let way = Way { initialiser: Some(&*initialiser), form: &*form, offset: Offset::Shadow };
         way.check().input(&method.name)?;

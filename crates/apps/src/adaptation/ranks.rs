@@ -7,10 +7,16 @@ use super::Method;
 use super::prepare::initialiser;
 use crate::AppError;
 
-/// Values that a form trains on a layer `[out, in]` at this rank; `None` where that is not known.
+/// Values that a form trains on a layer `[out, in]` at this rank; `None` where that is not known beforehand.
 pub(crate) fn trainable(form: &str, [out, inp]: [usize; 2], rank: usize) -> Option<usize> {
     match form {
         "lora" => Some(rank * (out + inp)),
+        "core" => Some(rank * rank),
+        "diag" => Some(rank),
+        "dora" => Some(rank * (out + inp) + out),
+        "vera" => Some(out + rank),
+        "ia3" => Some(out),
+        "full" => Some(out * inp),
         _ => None,
     }
 }
@@ -39,6 +45,7 @@ fn count(form: &str, site: &Site, rank: usize) -> Result<usize, AppError> {
 /// [`AppError::Usage`] for a form whose values cannot be counted, or a layer that the method cannot start at any rank.
 pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &str) -> Result<Plan, AppError> {
     let initialiser = initialiser(method)?;
+    let admits = |shape, rank| initialiser.as_ref().is_none_or(|start| start.admits(shape, rank).is_ok());
     let mut carried = 0.0;
     let mut sites = Vec::with_capacity(plan.sites.len());
     for site in &plan.sites {
@@ -46,7 +53,7 @@ pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &str) ->
         let shape = InitSite { out, inp, scale: site.scale };
         let wanted = count(reference, site, site.rank)? as f64 + carried;
         let mut best: Option<(f64, usize, usize)> = None;
-        for rank in (1..=out.min(inp)).filter(|&rank| initialiser.admits(shape, rank).is_ok()) {
+        for rank in (1..=out.min(inp)).filter(|&rank| admits(shape, rank)) {
             let values = count(&method.form, site, rank)?;
             let off = (values as f64 - wanted).abs();
             if best.is_none_or(|(least, ..)| off < least) {

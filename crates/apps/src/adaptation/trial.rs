@@ -83,7 +83,7 @@ pub(crate) fn measure(
     let first_step = watched.times.first().map_or(0.0, |(_, seconds)| *seconds);
     Ok(Cost {
         start_seconds,
-        evidence_peak_bytes: started.evidence_peak,
+        evidence_peak_bytes: started.evidence.peak,
         step_seconds: (watched.seconds - first_step) / (MEASURED - 1) as f64,
         eval_seconds,
         parameters,

@@ -155,7 +155,7 @@ fn all_at_once(model: &mut Model, gathered: &[Gathered], options: &Combine) -> R
     for ((one, path), name) in gathered.iter().zip(&options.adapters).zip(&names) {
         let matcher = Matcher::new(&one.folder.config).input("the adapter")?;
         let scale = |site: &str| one.weight * matcher.scale(site);
-        restore(&mut model.decoder, &one.folder.factors, &scale, &Lora, name)
+        restore(&mut model.decoder, &one.folder.factors, &scale, &Lora::DEFAULT, name)
             .input(format!("the adapter {}", path.display()))?;
     }
     let logits = sample_logits(model)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adaptation::{Adaptation, Method};
+use crate::adaptation::{Adaptation, Method, OWN_START};
 use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
 use crate::options::key_value;
 use crate::{AppError, Progress, recipes};
@@ -200,7 +200,8 @@ pub struct Tune {
     /// Seed of every random draw
     #[arg(long, default_value_t = 0, value_name = "SEED", help_heading = "Training")]
     pub seed: u64,
-    /// Another start trained on the same budget for comparison, with a rate of its own if one is given; may be repeated
+    /// Another method or start (which takes the form lora) trained on the same budget for comparison, with a rate of its own if
+    /// one is given; may be repeated
     #[arg(long, value_name = "NAME[@RATE]", help_heading = "Training")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compare: Vec<String>,
@@ -258,8 +259,8 @@ impl Tune {
             part("--form", &mut options.form, &mut options.form_option, form, form_options);
             options.rate = options.rate.or(Some(rate));
         }
-        options.init.get_or_insert_with(|| INIT.to_owned());
-        options.form.get_or_insert_with(|| FORM.to_owned());
+        let form = options.form.get_or_insert_with(|| FORM.to_owned());
+        options.init.get_or_insert_with(|| recipes::usual_start(form, INIT).to_owned());
         Ok(options)
     }
 
@@ -345,17 +346,22 @@ impl Tune {
     /// # Errors
     /// [`AppError::Usage`] when what is behind an @ is no number.
     pub(crate) fn methods(&self) -> Result<Vec<Method>, AppError> {
-        let method = |init: &str, init_options, rate| Method {
-            name: init.to_owned(),
-            init: init.to_owned(),
-            init_options,
-            form: self.form.clone().unwrap_or_else(|| FORM.to_owned()),
+        let form = self.form.clone().unwrap_or_else(|| FORM.to_owned());
+        let init = self.start().to_owned();
+        let own = Method {
+            name: if init == OWN_START { form.clone() } else { init.clone() },
+            init,
+            init_options: self.init_option.iter().cloned().collect(),
+            form,
             form_options: self.form_option.iter().cloned().collect(),
-            rate,
+            rate: self.own_rate(),
         };
-        let own = method(self.start(), self.init_option.iter().cloned().collect(), self.own_rate());
-        let compared = self.compared()?.into_iter().map(|(init, rate)| method(init, BTreeMap::new(), rate));
-        Ok(std::iter::once(own).chain(compared).collect())
+        let mut methods = vec![own];
+        for (name, rate) in self.compared()? {
+            let recipes::Composed { init, init_options, form, form_options, .. } = recipes::named(name)?;
+            methods.push(Method { name: name.to_owned(), init, init_options, form, form_options, rate });
+        }
+        Ok(methods)
     }
 
     /// The starts to compare with, each with its rate.

@@ -1,7 +1,9 @@
 //! What is collected is the leading part of the gradient, however it is collected.
 
 use lowrank_adapt::Offset;
-use lowrank_attach::{AttachError, Calibration, Plan, Targets as Chosen, admits_passes, attach, collect};
+use lowrank_attach::{
+    AttachError, Calibration, Collected, Plan, Targets as Chosen, Way, admits_passes, attach, collect,
+};
 use lowrank_init::{Exactness, InitError, Leading};
 use lowrank_models::{Decoder, Recompute};
 use lowrank_record::{Need, Seed};
@@ -154,7 +156,9 @@ fn missing_evidence_is_an_error() {
     let mut partial = evidence(&mut model, &plan, &[calibration(4, "calibration")]);
     partial.sites.remove(&plan.sites[3].name);
     for (gradients, missing) in [(None, &plan.sites[0].name), (Some(&partial), &plan.sites[3].name)] {
-        let refused = attach(&mut model, &plan, &start, form, Offset::Shadow, gradients, Seed(3), "a");
+        let way = Way { initialiser: Some(&start), form, offset: Offset::Shadow };
+        let collected = Collected { gradients, ..Collected::default() };
+        let refused = attach(&mut model, &plan, way, collected, Seed(3), "a");
         let Err(AttachError::Init { site, source: InitError::Missing { need: Need::Gradient, .. } }) =
             refused
         else {
@@ -205,7 +209,9 @@ fn the_number_of_threads_changes_no_bit() {
             let seen = evidence(&mut model, &plan, given);
             let start = lowrank_init::methods::LoraGa::DEFAULT;
             let form = lowrank_adapt::ALL[0];
-            let attached = attach(&mut model, &plan, &start, form, Offset::Base, Some(&seen), Seed(3), "a");
+            let way = Way { initialiser: Some(&start), form, offset: Offset::Base };
+            let collected = Collected { gradients: Some(&seen), ..Collected::default() };
+            let attached = attach(&mut model, &plan, way, collected, Seed(3), "a");
             let initial: Vec<_> = attached.unwrap().into_iter().map(|each| each.initial).collect();
             (seen.sites, seen.loss, initial, logits(&model))
         };

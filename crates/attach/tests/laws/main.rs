@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A failure here is a failure of the test.
 
 mod evidence;
+mod inputs;
 mod mounting;
 mod small;

@@ -1,7 +1,10 @@
 //! A model of two blocks, what it is shown, and what it answers.
 
 use lowrank_adapt::{Form, Offset};
-use lowrank_attach::{Attached, Calibration, Gradients, Plan, Targets as Chosen, attach, collect};
+use lowrank_attach::{
+    AttachError, Attached, Calibration, Collected, Gradients, InputStatistics, Plan, Site, Targets as Chosen,
+    Way, attach, collect, collect_inputs, largest_rank,
+};
 use lowrank_init::{Initialiser, Leading};
 use lowrank_models::{Config, Decoder, Recompute};
 use lowrank_record::{Need, Seed};
@@ -45,6 +48,7 @@ pub(crate) fn calibration(rows: usize, name: &str) -> Calibration {
         tokens: tokens(rows * 9, name),
         targets: Targets { ids: ids.into(), weights: None },
         layout: Layout::dense(rows, 9),
+        shown: vec![true; rows * 9],
     }
 }
 
@@ -56,16 +60,65 @@ pub(crate) fn evidence(model: &mut Decoder, plan: &Plan, batches: &[Calibration]
     collect(model, plan, batches, Recompute::Nothing, &leading, Seed(8)).unwrap()
 }
 
+/// Everything that a start may be shown, as it asks for it.
+pub(crate) struct Shown {
+    pub(crate) gradients: Option<Gradients>,
+    pub(crate) inputs: Option<InputStatistics>,
+}
+
+impl Shown {
+    pub(crate) fn to(model: &mut Decoder, plan: &Plan, initialiser: &dyn Initialiser) -> Shown {
+        let (needs, batch) = (initialiser.needs(), [calibration(4, "calibration")]);
+        let gradients = needs.contains(&Need::Gradient).then(|| {
+            collect(model, plan, &batch, Recompute::Nothing, &|rank| initialiser.leading(rank), Seed(8))
+                .unwrap()
+        });
+        let rank = |site: &Site| largest_rank(initialiser, site);
+        let most = plan.sites.iter().map(rank).max().unwrap();
+        let inputs = needs
+            .contains(&Need::Inputs)
+            .then(|| collect_inputs(model, plan, &batch, initialiser.inputs(most), &rank, Seed(8)).unwrap());
+        Shown { gradients, inputs }
+    }
+
+    pub(crate) fn collected(&self) -> Collected<'_> {
+        Collected { gradients: self.gradients.as_ref(), inputs: self.inputs.as_ref(), first_rate: Some(0.01) }
+    }
+}
+
+/// Shows a start what it needs and mounts it in a form.
+pub(crate) fn try_started(
+    model: &mut Decoder,
+    initialiser: &dyn Initialiser,
+    form: &dyn Form,
+    offset: Offset,
+) -> Result<Vec<Attached>, AttachError> {
+    let plan = plan(model);
+    let shown = Shown::to(model, &plan, initialiser);
+    let way = Way { initialiser: Some(initialiser), form, offset };
+    attach(model, &plan, way, shown.collected(), Seed(3), "a")
+}
+
 pub(crate) fn started(
     model: &mut Decoder,
     initialiser: &dyn Initialiser,
     form: &dyn Form,
     offset: Offset,
 ) -> Vec<Attached> {
-    let plan = plan(model);
-    let needs = initialiser.needs().contains(&Need::Gradient);
-    let gradients = needs.then(|| evidence(model, &plan, &[calibration(4, "calibration")]));
-    attach(model, &plan, initialiser, form, offset, gradients.as_ref(), Seed(3), "a").unwrap()
+    try_started(model, initialiser, form, offset).unwrap()
+}
+
+/// A start that needs nothing to be collected.
+pub(crate) fn bare(
+    model: &mut Decoder,
+    plan: &Plan,
+    initialiser: &dyn Initialiser,
+    form: &dyn Form,
+    offset: Offset,
+    name: &str,
+) -> Result<Vec<Attached>, AttachError> {
+    let way = Way { initialiser: Some(initialiser), form, offset };
+    attach(model, plan, way, Collected::default(), Seed(3), name)
 }
 
 pub(crate) fn logits(model: &Decoder) -> Vec<f32> {

@@ -7,6 +7,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use faer::Mat;
 use lowrank_init::{ALL, Base, InitError, Site, by_name};
 use lowrank_linalg::{energy, multiply};
 use lowrank_record::{Need, Promise, Seed};
