@@ -13,7 +13,7 @@ use options::DEMONSTRATION_RATE;
 pub use options::Tune;
 pub use outcome::{Initialised, Tuned};
 
-use crate::adaptation::{DryRun, Folder, Kept, Prepared, RunSummary, Written};
+use crate::adaptation::{DryRun, Folder, Kept, Method, Prepared, RunSummary, Written};
 use crate::error::Because;
 use crate::model::{NO_TOKENIZER, directory_files, write_directory};
 use crate::output::{STARTED_FILES, Writes};
@@ -28,11 +28,15 @@ const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of
 /// [`AppError::Usage`] before anything was started, [`AppError::Failed`] afterwards; checkpoints are kept.
 pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
     let options = options.resolved(progress)?;
-    if options.base_out.is_some() {
+    let (ground, methods) = (options.adaptation(), options.methods()?);
+    let replaces = brings_its_base(&methods)?;
+    if options.base_out.is_some() && !replaces {
         return Err(AppError::usage(
-            "--base-out belongs to `lowrank init`: what `tune` writes needs no changed base",
+            "--base-out belongs to `lowrank init`: what `tune` writes needs no changed base, but for a start that brings one \
+             (loftq, qpissa)",
         ));
     }
+    needs_base_out(&options, replaces)?;
     let run =
         output::run_folder(options.run.as_deref(), "run", options.resume, &["metrics.jsonl", "recipe.toml"])?;
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
@@ -44,7 +48,6 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         output::admit(&out, replace, Writes::Folder(&STARTED_FILES))?;
     }
     let begun = progress.now();
-    let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::open(&ground, &methods, progress)?;
     prepared.describe(&ground, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
@@ -76,6 +79,9 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
             )));
         }
         if index == 0 {
+            if let Some(base) = &options.base_out {
+                write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(&options))?;
+            }
             let written = written(&options, &out, Some(summary.values_of));
             let written =
                 adaptation::write(&mut prepared, &ground, method, &summary.started, written, progress)?;
@@ -111,10 +117,7 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     output::admit(&out, options.overwrite, Writes::Folder(&STARTED_FILES))?;
-    if let Some(base) = &options.base_out {
-        let files = directory_files(options.model.as_deref());
-        output::admit(base, options.overwrite, Writes::Folder(&files))?;
-    }
+    needs_base_out(options, brings_its_base(&options.methods()?)?)?;
     let begun = progress.now();
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::open(&ground, &methods, progress)?;
@@ -148,6 +151,27 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         verified,
         seconds: progress.now() - begun,
     })
+}
+
+/// Whether the first method's start puts a weight of its own in the base's place.
+fn brings_its_base(methods: &[Method]) -> Result<bool, AppError> {
+    methods.first().map_or(Ok(false), adaptation::replaces_base)
+}
+
+/// Refuses a start that brings its own base where that would be lost, and a place for it that is taken.
+fn needs_base_out(options: &Tune, replaces: bool) -> Result<(), AppError> {
+    match &options.base_out {
+        None if replaces => Err(AppError::usage(format!(
+            "--init {}: the start puts a quantised weight in the base's place, and the adapter belongs on that; give --base-out \
+             DIR, where that base goes",
+            options.start()
+        ))),
+        None => Ok(()),
+        Some(base) => {
+            let files = directory_files(options.model.as_deref());
+            output::admit(base, options.overwrite || options.resume, Writes::Folder(&files))
+        }
+    }
 }
 
 /// How people go on in Python from a start that is not zero.

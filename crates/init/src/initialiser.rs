@@ -42,6 +42,12 @@ pub trait Initialiser: Send + Sync {
         Leading { count: rank, exactness: Exactness::Fast, sketch, of: GradientMap::Itself }
     }
 
+    /// Whether its start puts a weight of its own in the base's place ([`Base::Replace`]): what is trained then belongs on that,
+    /// and whoever writes the adapter has to write the base too.
+    fn replaces_base(&self) -> bool {
+        false
+    }
+
     /// What it asks of the layer's inputs at this rank. Only asked of a method that needs them.
     fn inputs(&self, _rank: usize) -> InputsWanted {
         InputsWanted::moments()

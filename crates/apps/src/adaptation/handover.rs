@@ -8,11 +8,13 @@ use lowrank_attach::{Attached, Plan};
 use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
+use lowrank_store::{hash, tensors};
 use lowrank_task::Kind;
 
 use super::handed::{Handed, handed};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method};
+use crate::error::Because;
 use crate::model::{BASE_HASH, OFFSET, PROMPT};
 use crate::output::verified;
 use crate::verify::{allowed, largest_difference, sample_logits};
@@ -71,7 +73,18 @@ pub(crate) fn write(
     written: Written<'_>,
     progress: &mut dyn Progress,
 ) -> Result<f64, AppError> {
-    let provenance = provenance(prepared, options, method, started, written.steps);
+    let mut provenance = provenance(prepared, options, method, started, written.steps);
+    if is_replaced(started) {
+        // It belongs on the base that was written, if one was, and on no other.
+        let hash = match written.base {
+            Some(base) => {
+                let source = tensors::open(base).while_doing("reading the base back")?;
+                hash::of_tensors(&*source).while_doing("reading the base back")?
+            }
+            None => "a base that was not written".to_owned(),
+        };
+        provenance.insert(BASE_HASH.to_owned(), hash);
+    }
     let mut handed = handed(prepared, method, started, written, progress)?;
     handed.add_provenance(&provenance);
     let mut initial = initial(prepared, options, started, written);

@@ -244,6 +244,14 @@ fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
     Ok(all)
 }
 
+/// Whether the start of a method puts a weight of its own in the base's place.
+///
+/// # Errors
+/// [`AppError::Usage`] for a start that is not known.
+pub(crate) fn replaces_base(method: &Method) -> Result<bool, AppError> {
+    Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.replaces_base()))
+}
+
 /// Values that are trained.
 pub(crate) fn parameters(started: &Started) -> usize {
     let values = |each: &Attached| -> usize {

@@ -101,6 +101,10 @@ impl Initialiser for Loftq {
         &CARD
     }
 
+    fn replaces_base(&self) -> bool {
+        true
+    }
+
     fn promise(&self) -> Promise {
         Promise::Within(self.quantiser.bound())
     }

@@ -77,6 +77,10 @@ impl Initialiser for Qpissa {
         &CARD
     }
 
+    fn replaces_base(&self) -> bool {
+        true
+    }
+
     fn promise(&self) -> Promise {
         Promise::Within(self.quantiser.bound())
     }

@@ -29,6 +29,7 @@ fn keeps_its_promise(row: &Row, world: &World, rank: usize) {
     let at = format!("{} {:?} at {shape:?}, rank {rank}", row.name, row.choices);
     assert_eq!((start.delta.shape(), start.delta.rank()), (shape, rank), "{at}");
     assert!(start.delta.is_finite(), "{at}");
+    assert_eq!(matches!(start.base, Base::Replace(_)), method.replaces_base(), "{at}");
     let core = start.core.as_ref().map_or(1.0, |core| energy(core.as_ref()).sqrt());
     assert!(core.is_finite(), "{at}");
     let size = energy(change(&start).as_ref()).sqrt() * world.site.scale;

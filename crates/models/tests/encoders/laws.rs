@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lowrank_adapt::forms::Lora;
-use lowrank_adapt::{Form, Offset, Start};
+use lowrank_adapt::{Form, Offset, Site, Start};
 use lowrank_models::network::Text;
-use lowrank_models::{Config, Decoder, FeedForward, Network, Passed, Recompute, Widen, encoder, vision};
+use lowrank_models::{Activation, Config, Decoder, Network, Passed, Recompute, Widen, encoder, vision};
 use lowrank_record::Seed;
 use lowrank_tensor::ops::{Layout, Observer, Targets};
 use lowrank_tensor::{Var, cpu, to_rows};
@@ -24,10 +24,12 @@ fn adapters(network: &mut impl Network) -> Vec<(String, Vec<Var>)> {
         let start = Start {
             left: draw("left", out * 2),
             right: draw("right", 2 * inp),
+            core: None,
             rank: 2,
             offset: Offset::None,
         };
-        let adapter = Lora.build(linear.frozen().unwrap(), start, 1.5, &device).unwrap();
+        let site = Site::alone(&name, linear.frozen().unwrap(), 2, 1.5, Seed(7), &device);
+        let adapter = Lora::DEFAULT.build(&site, Some(start)).unwrap();
         let variables = adapter.trainable().into_iter().map(|(_, variable)| variable).collect();
         linear.mount("a", adapter).unwrap();
         (name, variables)
@@ -126,7 +128,7 @@ fn gradients_of_t5_are_slopes() {
         let reference = Reference::new(name, "slopes");
         let mut model = reference.t5(Widen::Once);
         // A difference over the kinks of ReLU is no derivative; that of ReLU itself has a test beside it.
-        model.config.activation = FeedForward::Gelu;
+        model.config.activation = Activation::Gelu;
         let batch = reference.answers();
         gradients_are_slopes(name, &mut model, &batch, |model| model.evaluate(&batch).unwrap());
     }
