@@ -293,8 +293,9 @@ fn each_reader_refuses_what_it_would_misread() {
         dora.put(&format!("{module}.lora_magnitude_vector"), &[out]);
     }
     refused(&dora, &["vllm", "llama.cpp", "mistral.rs", "mlx"], "use_dora");
-    let to_peft = ["export", "--adapter", "changed", "--out", "never"];
-    folder.refuse(&to_peft, 2, &["model.layers.0"]);
+    // PEFT reads it, and so do we.
+    folder.succeed(&["export", "--adapter", "changed", "--out", "dora"]);
+    assert_eq!(Adapter::read(&folder, "dora").config["use_dora"], json!(true));
     let mut bias = plain();
     bias.config["lora_bias"] = json!(true);
     for (module, out) in plain().modules() {

@@ -33,7 +33,10 @@ fn names() {
     folder.refuse(&tune(&["--init", "lora-gaa"]), 2, &["lora-gaa", "lora-ga"]);
     folder.refuse(&tune(&["--init-option", "gama=3"]), 2, &["gama", "gamma"]);
     folder.refuse(&tune(&["--targets", "q_prj"]), 2, &["q_prj", "did you mean \"q_proj\""]);
-    folder.refuse(&tune(&["--form", "loar"]), 2, &["loar", "lora"]);
+    folder.refuse(&tune(&["--form", "lorra"]), 2, &["lorra", "did you mean lora?"]);
+    folder.refuse(&tune(&["--form", "ia3", "--init", "pissa"]), 2, &["ia3", "makes its own start", "pissa"]);
+    folder.refuse(&tune(&["--method", "loftq"]), 2, &["loftq", "--base-out"]);
+    folder.refuse(&tune(&["--form", "adalora"]), 2, &["adalora", "prune"]);
     // Judged before anything is computed, and by a dry run too.
     let exact = ["--init-option", "svd=exact", "--calibration-batch", "1", "--dry-run"];
     folder.refuse(&[&tune(&["--packing", "false"])[..], &exact].concat(), 2, &["svd = exact", "svd = fast"]);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lowrank_adapt::forms::Lora;
-use lowrank_adapt::{Form, Offset, Start};
+use lowrank_adapt::{Form, Offset, Site, Start};
 use lowrank_models::decoder::load::Weights;
 use lowrank_models::{Config, Decoder, Family, ModelError, Named, Projection, Recompute, Sampling, Widen};
 use lowrank_record::Seed;
@@ -90,8 +90,10 @@ fn adapters(model: &mut Decoder) -> Vec<(String, Var)> {
             Seed(7).at(&name, part).normal(count).into_iter().map(|value| 0.1 * value).collect()
         };
         let (left, right) = (draw("left", out * 3), draw("right", 3 * inp));
-        let start = Start { left, right, rank: 3, offset: Offset::None };
-        let adapter = Lora.build(linear.frozen().unwrap(), start, 2.0, &cpu()).unwrap();
+        let start = Start { left, right, core: None, rank: 3, offset: Offset::None };
+        let device = cpu();
+        let site = Site::alone(&name, linear.frozen().unwrap(), 3, 2.0, Seed(7), &device);
+        let adapter = Lora::DEFAULT.build(&site, Some(start)).unwrap();
         variables.extend(adapter.trainable().into_iter().map(|(part, var)| (format!("{name}.{part}"), var)));
         linear.mount("a", adapter).unwrap();
     }

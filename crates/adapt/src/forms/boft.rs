@@ -41,8 +41,8 @@ static CARD: Card = Card {
         Choice {
             name: "block-size",
             default: "4",
-            values: "a whole number from 2 to 1024 that divides the layer's inputs",
-            meaning: "inputs that are turned together by one butterfly; larger trains more",
+            values: "a whole number from 2 to 1024",
+            meaning: "inputs that are turned together by one butterfly; has to divide the layer's inputs; larger trains more",
         },
         Choice {
             name: "factors",

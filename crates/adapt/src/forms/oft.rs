@@ -58,8 +58,8 @@ static CARD: Card = Card {
         Choice {
             name: "block-size",
             default: "32",
-            values: "a whole number from 2 to 1024 that divides the layer's inputs",
-            meaning: "inputs that are turned together; larger trains more",
+            values: "a whole number from 2 to 1024",
+            meaning: "inputs that are turned together; has to divide the layer's inputs; larger trains more",
         },
         Choice {
             name: "share",

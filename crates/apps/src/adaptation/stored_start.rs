@@ -15,6 +15,11 @@ pub(crate) fn path(folder: &Path) -> PathBuf {
     folder.join("start.safetensors")
 }
 
+/// What the change that a layer starts at is called, beside the parts of its adapter.
+const INITIAL: [&str; 2] = ["initial_left", "initial_right"];
+/// What the weight is called that the start put in the base's place.
+const BASE: &str = "base_weight";
+
 /// Where a start is kept, and what decided it.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept<'a> {
@@ -31,17 +36,17 @@ pub(super) fn write(model: &Model, attached: &[Attached], kept: Kept<'_>) -> Res
         let (site, [out, inp]) = (&each.site, each.site.shape);
         let at = |part: &str| format!("{}.{part}", site.name);
         for part in &each.parts {
-            tensors.push((at(&format!("part.{}", part.name)), part.shape.clone(), part.values.clone()));
+            tensors.push((at(&part.name), part.shape.clone(), part.values.clone()));
         }
         if let Some((left, right)) = &each.initial {
             let rank = right.len() / inp.max(1);
-            tensors.push((at("initial.left"), vec![out, rank], left.clone()));
-            tensors.push((at("initial.right"), vec![rank, inp], right.clone()));
+            tensors.push((at(INITIAL[0]), vec![out, rank], left.clone()));
+            tensors.push((at(INITIAL[1]), vec![rank, inp], right.clone()));
         }
         if each.replaced
             && let Some(linear) = sites.get(&site.name)
         {
-            tensors.push((at("base"), vec![out, inp], linear.frozen().while_doing(&site.name)?.to_f32()));
+            tensors.push((at(BASE), vec![out, inp], linear.frozen().while_doing(&site.name)?.to_f32()));
         }
         layers.push(serde_json::json!({
             "layer": site.name, "rank": site.rank, "alpha": site.alpha, "offset": name(each.offset),
@@ -90,14 +95,15 @@ pub(super) fn read(kept: Kept<'_>, plan: &Plan) -> Result<(Plan, Vec<StoredStart
         let offset =
             [Offset::None, Offset::Shadow, Offset::Base].into_iter().find(|&each| name(each) == offset);
         let mut take = |part: &str| tensors.remove(&format!("{layer}.{part}"));
-        let initial = match (take("initial.left"), take("initial.right")) {
+        let initial = match (take(INITIAL[0]), take(INITIAL[1])) {
             (Some((_, left)), Some((_, right))) => Some((left, right)),
             (None, None) => None,
             _ => return Err(damaged()),
         };
-        let base = take("base").map(|(_, values)| values);
-        let prefix = format!("{layer}.part.");
-        let own: Vec<String> = tensors.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        let base = take(BASE).map(|(_, values)| values);
+        let prefix = format!("{layer}.");
+        let is_own = |key: &str| key.strip_prefix(&prefix).is_some_and(|part| !part.contains('.'));
+        let own: Vec<String> = tensors.keys().filter(|key| is_own(key)).cloned().collect();
         let parts = own.into_iter().filter_map(|key| {
             let (shape, values) = tensors.remove(&key)?;
             Some(Part { name: key[prefix.len()..].to_owned(), shape, values })

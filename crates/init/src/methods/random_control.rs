@@ -47,7 +47,7 @@ static CARD: Card = Card {
         Choice {
             name: "with",
             default: "none",
-            values: "none, or choices of that method as name = value, separated by commas",
+            values: "none, or name = value, name = value",
             meaning: "how the other method is set; for one choice: svd = exact",
         },
     ],
