@@ -52,7 +52,8 @@ struct Group {
 impl Group {
     /// Whether the next batch, of which this many are behind, is of use to it: of text with so many batches.
     fn waits(&self, run: usize, batches: usize) -> bool {
-        !self.collector.is_done(self.rank) && !(self.exact && run >= batches)
+        let is_over = self.exact && run >= batches;
+        !is_over && !self.collector.is_done(self.rank)
     }
 }
 

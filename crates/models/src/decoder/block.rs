@@ -43,6 +43,7 @@ impl Join {
 }
 
 /// The layers that make queries, keys and values.
+#[allow(clippy::large_enum_variant)] // One a block.
 pub enum Projection {
     /// One for each.
     Separate {
