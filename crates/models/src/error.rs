@@ -25,22 +25,6 @@ pub enum ModelError {
         /// What would do.
         hint: String,
     },
-    /// Layers that are no chain.
-    #[error(
-        "layers of shapes {shapes:?} make no network: give at least one, each as wide as what the one before it gives"
-    )]
-    Mlp {
-        /// The shapes, `[out, in]`.
-        shapes: Vec<[usize; 2]>,
-    },
-    /// Rows of another width.
-    #[error("{values} values are no rows of {width}")]
-    Width {
-        /// How many values there are.
-        values: usize,
-        /// Values of a row.
-        width: usize,
-    },
     /// The architecture is not one of ours.
     #[error("the model is of type \"{found}\"; lowrank loads {known}")]
     Architecture {
