@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where the program puts the start's own factors, as a PEFT folder of rank r.
 INITIAL = "initial"
 
-# name in the results -> flags
+# name in the results -> flags. Rates at which three steps move the logits by a few units: beyond that the small networks are so
+# far from anything learnt that the order of f32 sums shows in the fourth digit.
 STARTS = {
     "kaiming": ["--init", "kaiming"],
     "gaussian": ["--init", "gaussian"],
@@ -26,6 +27,37 @@ STARTS = {
     "lora-ga paper": ["--init", "lora-ga", "--init-option", "variant=paper"],
     "lora-ga peft-compat": ["--init", "lora-ga", "--init-option", "variant=peft-compat"],
     "lora-ga-control": ["--init", "lora-ga-control"],
+    "olora": ["--init", "olora", "--rate", "0.003"],
+    "milora": ["--init", "milora"],
+    "mica": ["--init", "mica", "--form-option", "trains=right"],
+    "lora-xs": ["--init", "lora-xs", "--form", "core", "--rate", "0.03"],
+    "slora": ["--init", "slora", "--form", "core", "--form-option", "trains=all", "--rate", "0.03"],
+    "nlora": ["--init", "nlora", "--form", "core", "--form-option", "trains=all"],
+    "inttune": ["--init", "nlora", "--form", "core", "--rate", "0.03"],
+    "loldu": ["--init", "loldu", "--form", "diag", "--rate", "0.01"],
+    "svfit": ["--init", "svfit", "--form", "diag", "--rate", "0.03"],
+    "loftq": ["--init", "loftq", "--base-out", "base"],
+    "qpissa": ["--init", "qpissa", "--base-out", "base"],
+    "random-control": ["--init", "random-control"],
+    "eva": ["--init", "eva"],
+    "eva-control": ["--init", "eva-control"],
+    "corda": ["--init", "corda"],
+    "lora-sb": ["--init", "lora-sb", "--form", "core", "--rate", "0.01"],
+    "lora-sb-control": ["--init", "lora-sb-control", "--form", "core", "--rate", "0.01"],
+}
+# Forms beyond two factors and their cores, each with a start that it takes.
+FORMS = {
+    "dora": ["--form", "dora", "--init", "kaiming"],
+    "dora on pissa": ["--form", "dora", "--init", "pissa"],
+    "lora-fa": ["--form", "lora", "--init", "kaiming", "--form-option", "trains=left"],
+    "vera": ["--form", "vera", "--rate", "0.3"],
+    "ia3": ["--form", "ia3", "--rate", "0.03"],
+    "ia3 on inputs": ["--form", "ia3", "--form-option", "on=input", "--rate", "0.03"],
+    "loha": ["--form", "loha", "--rate", "0.1"],
+    "lokr": ["--form", "lokr", "--rate", "0.1"],
+    "oft": ["--form", "oft", "--form-option", "block-size=4"],
+    "boft": ["--form", "boft"],
+    "full": ["--form", "full"],
 }
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
