@@ -6,9 +6,9 @@
 //!
 //! Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3. The shadow offset is ours:
 //! the papers of offset starts write `W − s·left₀·right₀` into the base, which costs rounding in low precision, rules
-//! out quantised bases and makes "adapter off" a different model. `trains = left` is LoRA-FA (Zhang et al., 2023,
-//! arXiv 2308.03303), and MiCA with a start of minor components: with `right` frozen the backward keeps `x rightᵀ`
-//! `[n, r]` and not x.
+//! out quantised bases and makes "adapter off" a different model. `trains = right` with a start of minor components is MiCA;
+//! `trains = left` is LoRA-FA (Zhang et al., 2023, arXiv 2308.03303): with `right` frozen the backward keeps `x rightᵀ` `[n, r]` and
+//! not x.
 
 use lowrank_record::{Card, Choice, Kind, Named, Options, Promise, Source};
 use lowrank_tensor::{Tensor, Var};

@@ -7,7 +7,9 @@ use lowrank_adapt::Offset;
 use lowrank_attach::{Attached, Plan};
 use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
-use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
+use lowrank_store::peft::{
+    AdapterConfig, AdapterFolder, Factor, Kind as Type, Targets, TypedFolder, kind_of,
+};
 use lowrank_store::{hash, tensors};
 use lowrank_task::Kind;
 
@@ -25,8 +27,13 @@ use crate::{AppError, Progress};
 /// # Errors
 /// [`AppError::Usage`].
 pub(crate) fn refuse_another(out: &Path, identity: &BTreeMap<String, String>) -> Result<(), AppError> {
-    let same = |found: AdapterFolder| found.provenance.get(RUN) == Some(&run_hash(identity));
-    if out.exists() && !AdapterFolder::read(out).is_ok_and(same) {
+    let provenance = |out: &Path| match kind_of(out) {
+        Ok(Type::Lora) => AdapterFolder::read(out).map(|found| found.provenance),
+        Ok(_) => TypedFolder::read(out).map(|found| found.provenance),
+        Err(error) => Err(error),
+    };
+    let same = |found: BTreeMap<String, String>| found.get(RUN) == Some(&run_hash(identity));
+    if out.exists() && !provenance(out).is_ok_and(same) {
         return Err(AppError::usage(format!(
             "{} exists already and is not the adapter of this run; give another --out, or --overwrite",
             out.display()

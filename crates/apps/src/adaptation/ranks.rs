@@ -1,20 +1,27 @@
 //! How many values a form trains, and the ranks at which two methods train as many.
 
 use lowrank_attach::{Plan, Site};
-use lowrank_init::Site as InitSite;
+use lowrank_init::{Site as InitSite, alpha_after};
 
 use super::Method;
 use super::prepare::initialiser;
 use crate::AppError;
 
-/// Values that a form trains on a layer `[out, in]` at this rank; `None` where that is not known beforehand.
-pub(crate) fn trainable(form: &str, [out, inp]: [usize; 2], rank: usize) -> Option<usize> {
-    match form {
+/// Values that a method's form, with its choices, trains on a layer `[out, in]` at this rank; `None` where that is not known
+/// beforehand.
+pub(crate) fn trainable(method: &Method, [out, inp]: [usize; 2], rank: usize) -> Option<usize> {
+    let chosen = |name: &str, value: &str| method.form_options.get(name).is_some_and(|given| given == value);
+    match method.form.as_str() {
+        "lora" if chosen("trains", "left") => Some(rank * out),
+        "lora" if chosen("trains", "right") => Some(rank * inp),
         "lora" => Some(rank * (out + inp)),
+        "core" if chosen("trains", "all") => Some(rank * (rank + out + inp)),
         "core" => Some(rank * rank),
+        "diag" if chosen("train-scale", "true") => Some(rank + 1),
         "diag" => Some(rank),
         "dora" => Some(rank * (out + inp) + out),
         "vera" => Some(out + rank),
+        "ia3" if chosen("on", "input") => Some(inp),
         "ia3" => Some(out),
         "full" => Some(out * inp),
         _ => None,
@@ -25,12 +32,13 @@ pub(crate) fn trainable(form: &str, [out, inp]: [usize; 2], rank: usize) -> Opti
 ///
 /// # Errors
 /// [`AppError::Usage`] for a form whose values cannot be counted.
-pub(crate) fn total(plan: &Plan, form: &str) -> Result<usize, AppError> {
-    plan.sites.iter().map(|site| count(form, site, site.rank)).sum()
+pub(crate) fn total(plan: &Plan, method: &Method) -> Result<usize, AppError> {
+    plan.sites.iter().map(|site| count(method, site, site.rank)).sum()
 }
 
-fn count(form: &str, site: &Site, rank: usize) -> Result<usize, AppError> {
-    trainable(form, site.shape, rank).ok_or_else(|| {
+fn count(method: &Method, site: &Site, rank: usize) -> Result<usize, AppError> {
+    let form = &method.form;
+    trainable(method, site.shape, rank).ok_or_else(|| {
         AppError::usage(format!(
             "--equal parameters: how many values the form {form} trains at a rank is not known; compare at --equal rank"
         ))
@@ -43,7 +51,7 @@ fn count(form: &str, site: &Site, rank: usize) -> Result<usize, AppError> {
 ///
 /// # Errors
 /// [`AppError::Usage`] for a form whose values cannot be counted, or a layer that the method cannot start at any rank.
-pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &str) -> Result<Plan, AppError> {
+pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &Method) -> Result<Plan, AppError> {
     let initialiser = initialiser(method)?;
     let admits = |shape, rank| initialiser.as_ref().is_none_or(|start| start.admits(shape, rank).is_ok());
     let mut carried = 0.0;
@@ -54,7 +62,7 @@ pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &str) ->
         let wanted = count(reference, site, site.rank)? as f64 + carried;
         let mut best: Option<(f64, usize, usize)> = None;
         for rank in (1..=out.min(inp)).filter(|&rank| admits(shape, rank)) {
-            let values = count(&method.form, site, rank)?;
+            let values = count(method, site, rank)?;
             let off = (values as f64 - wanted).abs();
             if best.is_none_or(|(least, ..)| off < least) {
                 best = Some((off, rank, values));
@@ -64,7 +72,7 @@ pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &str) ->
             .ok_or_else(|| AppError::usage(format!("{}: {} starts it at no rank", site.name, method.name)))?;
         carried = wanted - values as f64;
         // The scale is that of the layer's own rank: alpha moves with the rank.
-        let alpha = site.alpha * rank as f64 / site.rank as f64;
+        let alpha = alpha_after(site.alpha, site.rank, rank, plan.rank_stabilised);
         sites.push(Site { name: site.name.clone(), rank, alpha, ..*site });
     }
     Ok(Plan { sites, rank_stabilised: plan.rank_stabilised })
@@ -92,20 +100,44 @@ mod tests {
     #[test]
     fn the_same_form_keeps_its_ranks_and_scales() {
         let plan = Plan { sites: vec![site("a", [20, 30], 4), site("b", [7, 9], 2)], rank_stabilised: false };
-        assert_eq!(equal_parameters(&plan, &method("kaiming"), "lora").unwrap(), plan);
-        assert_eq!(total(&plan, "lora").unwrap(), 4 * 50 + 2 * 16);
+        assert_eq!(equal_parameters(&plan, &method("kaiming"), &method("kaiming")).unwrap(), plan);
+        assert_eq!(total(&plan, &method("kaiming")).unwrap(), 4 * 50 + 2 * 16);
     }
 
     #[test]
     fn what_one_layer_cannot_have_goes_to_the_next() {
         // LoRA-GA takes at most half of the shorter side.
         let plan = Plan { sites: vec![site("a", [6, 9], 5), site("b", [60, 90], 5)], rank_stabilised: false };
-        let chosen = equal_parameters(&plan, &method("lora-ga"), "lora").unwrap();
+        let chosen = equal_parameters(&plan, &method("lora-ga"), &method("kaiming")).unwrap();
         assert_eq!(chosen.sites[0].rank, 3);
         assert_eq!(chosen.sites[0].scale, plan.sites[0].scale);
         // 2·15 values are carried on, less than a half of one rank more.
         assert_eq!(chosen.sites[1].rank, 5);
         let unknown = Method { form: "other".to_owned(), ..method("kaiming") };
-        assert!(equal_parameters(&plan, &unknown, "lora").unwrap_err().to_string().contains("--equal rank"));
+        assert!(
+            equal_parameters(&plan, &unknown, &method("kaiming"))
+                .unwrap_err()
+                .to_string()
+                .contains("--equal rank")
+        );
+    }
+
+    #[test]
+    fn what_is_trained_is_counted_and_the_scale_stays() {
+        let site = Site { scale: 16.0 / 2.0, ..site("a", [40, 50], 4) };
+        let plan = Plan { sites: vec![site], rank_stabilised: true };
+        let with = |form: &str, key: &str, value: &str| Method {
+            form: form.to_owned(),
+            form_options: [(key.to_owned(), value.to_owned())].into(),
+            ..method("kaiming")
+        };
+        let left = equal_parameters(&plan, &with("lora", "trains", "left"), &method("kaiming")).unwrap();
+        assert_eq!((left.sites[0].rank, left.sites[0].scale), (9, 8.0));
+        // What a stored start makes of rank and alpha is the same scale.
+        let again = lowrank_record::scale(left.sites[0].alpha, 9, true);
+        assert!((again - 8.0).abs() < 1e-12, "{again}");
+        let all = with("core", "trains", "all");
+        assert_eq!(total(&plan, &all).unwrap(), 4 * (4 + 90));
+        assert_eq!(equal_parameters(&plan, &all, &method("kaiming")).unwrap().sites[0].rank, 4);
     }
 }

@@ -108,7 +108,7 @@ pub(super) fn planned(
 ) -> Result<Vec<Candidate>, AppError> {
     let ground = options.adaptation();
     let whole = prepared.plan.clone();
-    let reference = listed.first().map(|first| first.method.form.clone()).unwrap_or_default();
+    let Some(reference) = listed.first().map(|first| first.method.clone()) else { return Ok(Vec::new()) };
     let mut candidates = Vec::with_capacity(listed.len());
     for Listed { method, fixed, rates } in listed {
         let plan = match options.equal {
@@ -123,7 +123,7 @@ pub(super) fn planned(
     if options.equal == Equal::Parameters {
         let wanted = total(&whole, &reference)?;
         for candidate in &candidates {
-            let values = total(&candidate.plan, &candidate.method.form)?;
+            let values = total(&candidate.plan, &candidate.method)?;
             let off = 100.0 * (values as f64 / wanted as f64 - 1.0);
             let off = if values == wanted { String::new() } else { format!(" ({off:+.1} %)") };
             progress.say(&format!(

@@ -38,7 +38,8 @@ pub struct Tune {
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
-    /// With `init`: where the base minus the start goes, as a Hugging Face directory in f32, for training in Python
+    /// Where the base goes that the start leaves, as a Hugging Face directory in f32: with `init` for training in Python, with
+    /// `tune` for a start that brings its base (loftq, qpissa)
     #[arg(long, value_name = "DIR", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_out: Option<PathBuf>,
@@ -111,7 +112,7 @@ pub struct Tune {
     #[arg(long, help_heading = "Adapter")]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompress: bool,
-    /// Records that a start from gradients sees, drawn from the training data; 0 is the batch of the first step
+    /// Records that a start from gradients sees, drawn from the training data; 0 is the batch of the first step, for a start from inputs those of the first sixteen
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration: usize,
     /// Rows of one calibration pass, 0 is --batch; where several passes are needed, all are repeated for the power iterations
