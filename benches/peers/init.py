@@ -10,7 +10,6 @@ Prints one JSON object:
     cpu_seconds      CPU time of the process in it, all threads together
     peak_growth_mb   peak resident memory (2^20 bytes) in it, less the resident memory before
     energy           pissa*: mean over the layers of |scale B A|^2 / |W|^2, the part of the weight's energy that is trained
-    captured         eva: mean over the layers of the explained variance ratios' sum
 
 What is timed is PEFT's own public road: `get_peft_model` with `init_lora_weights`, behind `preprocess_loraga` or `preprocess_corda`
 where there is one, before `initialize_lora_eva_weights` where there is that.
@@ -41,9 +40,8 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
     import torch
-    from peft import CordaConfig, EvaConfig, LoraConfig, LoraGAConfig, get_peft_model
-    from peft import initialize_lora_eva_weights
-    from peft.tuners.lora.corda import preprocess_corda
+    from peft import EvaConfig, LoraConfig, LoraGAConfig, get_peft_model, initialize_lora_eva_weights
+    from peft.tuners.lora.config import CordaConfig
     from peft.tuners.lora.loraga import preprocess_loraga
     from transformers import AutoModelForCausalLM
 
@@ -66,6 +64,9 @@ def main() -> None:
         preprocess_loraga(model, config, lambda: model(input_ids=first, labels=first).loss.backward())
         started = get_peft_model(model, config)
     elif args.method == "corda":
+        # It imports the package attrs, which PEFT does not ask for: the other methods do without.
+        from peft.tuners.lora.corda import preprocess_corda
+
         config = LoraConfig(init_lora_weights="corda", corda_config=CordaConfig(corda_method="ipm"), **options)
 
         def show() -> None:

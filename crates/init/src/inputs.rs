@@ -83,11 +83,11 @@ pub struct InputsWanted {
 /// The width up to which components are taken from exact moments: 32 MB of f64.
 pub(crate) const EXACT_UP_TO: usize = 2048;
 
-/// Batches looked at where a start does not say otherwise.
+/// The most batches looked at where a start does not say otherwise.
 pub(crate) const MOST_BATCHES: usize = 256;
 
 impl InputsWanted {
-    /// The first two moments, over all batches there are.
+    /// The first two moments, over all batches there are, at most 256.
     #[must_use]
     pub fn moments() -> InputsWanted {
         InputsWanted {

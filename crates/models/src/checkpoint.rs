@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use lowrank_adapt::{Linear, Weight};
 use lowrank_record::Seed;
-use lowrank_store::{Dtype, TensorSource};
+use lowrank_store::TensorSource;
 use lowrank_tensor::{Device, Matrix, Tensor, from_rows};
 
 use crate::norm::{LayerNorm, RmsNorm};
+use crate::tensors::{mapped, refuse_extra};
 use crate::{ModelError, Widen};
 
 /// Deviation of the weights of a head that no file holds: `initializer_range` of these models.
@@ -20,19 +21,6 @@ pub(crate) struct Checkpoint {
     asked: BTreeSet<String>,
     widen: Widen,
     device: Device,
-}
-
-/// The bytes of one tensor of an open source; they stay mapped as long as the matrix lives.
-struct TensorBytes {
-    source: Arc<dyn TensorSource>,
-    name: String,
-}
-
-impl AsRef<[u8]> for TensorBytes {
-    fn as_ref(&self) -> &[u8] {
-        // The name was found when this was made, and an open source does not lose tensors.
-        self.source.bytes(&self.name).unwrap_or_default()
-    }
 }
 
 impl Checkpoint {
@@ -57,20 +45,7 @@ impl Checkpoint {
         as_matrix: [usize; 2],
     ) -> Result<Matrix, ModelError> {
         self.asked.insert(name.to_owned());
-        if !self.contains(name) {
-            return Err(ModelError::MissingTensor(name.to_owned()));
-        }
-        let info = self.source.info(name)?;
-        if info.shape != shape {
-            let (name, found, expected) = (name.to_owned(), info.shape.clone(), shape.to_vec());
-            return Err(ModelError::Shape { name, found, expected });
-        }
-        let Dtype::Real(format) = info.dtype else {
-            return Err(ModelError::Dtype { name: name.to_owned(), dtype: info.dtype.name() });
-        };
-        let bytes = Arc::new(TensorBytes { source: Arc::clone(&self.source), name: name.to_owned() });
-        let matrix = Matrix::from_bytes(bytes, format, as_matrix)
-            .map_err(|source| ModelError::Matrix { name: name.to_owned(), source })?;
+        let matrix = mapped(&self.source, name, shape, as_matrix)?;
         Ok(if self.widen == Widen::Once { matrix.widened() } else { matrix })
     }
 
@@ -137,10 +112,6 @@ impl Checkpoint {
 
     /// Refuses tensors that were never asked for; `known` are those that the network can do without.
     pub(crate) fn finish(&self, known: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-        let mut extra = self.source.names().iter().filter(|name| !self.asked.contains(*name) && !known(name));
-        match extra.next() {
-            None => Ok(()),
-            Some(first) => Err(ModelError::ExtraTensors { first: first.clone(), count: 1 + extra.count() }),
-        }
+        refuse_extra(&*self.source, &self.asked, known)
     }
 }

@@ -12,6 +12,7 @@ mod keys;
 pub mod network;
 mod norm;
 pub mod t5;
+mod tensors;
 pub mod vision;
 
 pub use activation::Activation;

@@ -42,6 +42,7 @@ static CARD: Card = Card {
     notes: &[
         "the scale plays no part: alpha is not applied, as in PEFT",
         "the factors are drawn from the run's seed, not by torch's generator: files hold them (save_projection = true in PEFT)",
+        "sites of different ranks share nothing: the draw depends on the rank; PEFT has one rank for all",
         "a site holds its slice of the shared factors in memory, as an adapter of LoRA would",
     ],
 };

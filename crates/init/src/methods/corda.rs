@@ -215,7 +215,7 @@ impl Initialiser for Corda {
         let found = self.directions(weight.as_ref(), weighted.as_ref(), rank, seed)?;
         let Directions { basis, along, values, have } = found;
         let root: Vec<f64> = values.iter().map(|&value| site.unscaled(value).sqrt()).collect();
-        // A direction that the weight does not have is zero on both sides.
+        // No division by zero; a direction that the weight does not have is zero up to rounding on both sides.
         let share = |i: usize| if root[i] > 0.0 { (root[i] * site.scale).recip() } else { 0.0 };
         let delta = LowRank {
             left: Mat::from_fn(site.out, rank, |i, j| (basis[(i, j)] * root[j]) as f32),

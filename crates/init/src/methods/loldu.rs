@@ -153,7 +153,7 @@ impl Initialiser for Loldu {
             report = report.with(
                 "warning",
                 format!(
-                    "the weight has {} usable pivots, {rank} directions are trained: the rest are unit vectors with 0 between; \
+                    "the weight has {} usable pivots, {rank} directions are trained: the rest are unit vectors, which no pivot weighs; \
                      lower the rank",
                     found.steps
                 ),

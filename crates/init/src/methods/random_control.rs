@@ -42,7 +42,7 @@ static CARD: Card = Card {
             name: "of",
             default: "pissa",
             values: "the name of another initialiser",
-            meaning: "the method whose start is robbed of its directions; what must be shown, ranks and promise are that method's",
+            meaning: "the method whose start is robbed of its directions; what must be shown and the promise are that method's",
         },
         Choice {
             name: "with",
@@ -54,6 +54,8 @@ static CARD: Card = Card {
     notes: &[
         "not a method to train with: it says how much of another start is direction and how much is size",
         "needs and promise are those of the method it is the control of; here those of pissa are listed",
+        "ranks stay as planned, also where the other method moves them, and what layers are fed is shown by all of its moments: the \
+         control of eva is eva-control, or this one of eva with rho = 1",
         "methods that put a quantised weight in the base's place have no such control and are refused",
         "lora-ga-control is the older control of lora-ga, which needs no gradient; this one measures sizes on the real start",
     ],

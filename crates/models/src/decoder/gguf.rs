@@ -12,10 +12,11 @@ use lowrank_tensor::{Device, Matrix};
 
 use super::config::{self, Config, FeedForward, Residual, RopeScaling};
 use super::family::Family;
-use super::load::{Weights, Widen, mapped, refuse_extra, stored_format};
+use super::load::{Weights, Widen};
 use super::rope_scaling::yarn_attention_factor;
 use super::{Decoder, rope};
 use crate::ModelError;
+use crate::tensors::{mapped, refuse_extra, stored_format};
 
 /// Divisors of the rotary frequencies, one for each pair of a head.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";

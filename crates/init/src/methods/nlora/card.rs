@@ -105,6 +105,7 @@ pub(super) static CARD: Card = Card {
          function changes at step 0, the more the larger the rank and the weight",
         "raw is not divided by the scale, as in the authors' code; pinv is, so that the start approximates W at any scale",
         "the first rows and columns mean nothing: of a query projection they are the first head",
-        "with a form that trains the core alone (IntTune) raw and pinv give the same run",
+        "with a form that trains the core alone (IntTune), the start taken back, no weight decay and unbalanced factors, raw and pinv \
+         give the same run",
     ],
 };
