@@ -297,9 +297,10 @@ fn of_toy(
         (
             "rates",
             format!(
-                "{}; for each arm the one of the highest mean accuracy on {} other problems",
+                "{}; for each arm the one of the highest mean accuracy on {} other problem{}",
                 rates.join(", "),
-                course.tuning_seeds
+                course.tuning_seeds,
+                if course.tuning_seeds == 1 { "" } else { "s" }
             ),
         ),
         (

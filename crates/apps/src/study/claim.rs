@@ -234,17 +234,17 @@ pub(super) fn verdict(judged: &[Judged]) -> Option<(Verdict, Vec<String>)> {
     )];
     let control = |found| of(Role::Control, found);
     let [holds, open, fails] = [Found::Holds, Found::Open, Found::Fails].map(control);
-    sentences.push(match (holds, open, fails) {
-        (0, 0, 0) => "No control was run: whether directions or sizes are the cause is not known.".to_owned(),
-        (_, 0, 0) => {
-            "The control with random directions is behind: the directions matter, not the sizes alone."
-                .to_owned()
+    sentences.push(
+        match (holds, open, fails) {
+            (0, 0, 0) => "No control was run: whether directions or sizes are the cause is not known.",
+            (_, 0, 0) => "The control with random directions is behind: directions matter, not sizes alone.",
+            (0, _, _) => {
+                "The control with random directions is not behind by more than noise: that directions matter is not shown."
+            }
+            _ => "The control with random directions is behind in a part of its statements only.",
         }
-        (0, _, 1..) | (0, 1.., _) => {
-            "The control with random directions is not behind: sizes explain what there is.".to_owned()
-        }
-        _ => "The control with random directions is behind in some of its statements only.".to_owned(),
-    });
+        .to_owned(),
+    );
     let missing = of(Role::Claim, Found::NotRun);
     if missing > 0 {
         sentences.push(format!("{missing} statements of the claim were not run and are not judged."));
@@ -321,9 +321,9 @@ mod tests {
         let (found, sentences) =
             verdict(&[of(Role::Claim, Found::Holds), of(Role::Control, Found::Fails)]).unwrap();
         assert_eq!(found, Verdict::Holds, "a control does not decide");
-        assert!(sentences[1].contains("not behind"), "{sentences:?}");
+        assert!(sentences[1].contains("is not shown"), "{sentences:?}");
         let (_, sentences) =
             verdict(&[of(Role::Claim, Found::Holds), of(Role::Control, Found::Holds)]).unwrap();
-        assert!(sentences[1].contains("directions matter"), "{sentences:?}");
+        assert!(sentences[1].contains("directions matter, not sizes"), "{sentences:?}");
     }
 }

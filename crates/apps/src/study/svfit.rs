@@ -12,7 +12,7 @@ pub(super) static STUDY: Experiment = Experiment {
     equal: "nothing is: all singular values are 208, LoRA of rank 8 trains 4736 and LoRA of rank 1, its least, 592. That is the claim's point. \
             LoLDU and the control train 208 as well. Scale 1, LoRA 2",
     size: NARROW,
-    rates: &[3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0],
+    rates: &[3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0],
     arms: &[
         Arm::lora("lora", "kaiming", &[], 8, 2.0).part(Part::Reference),
         Arm::lora("lora, rank 1", "kaiming", &[], 1, 2.0).part(Part::Reference),
