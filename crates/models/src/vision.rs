@@ -162,10 +162,15 @@ impl Vision {
 
     /// All blocks and the last norm: `[n, hidden] -> [n, hidden]`.
     fn run(&self, h: Tensor<2>, batch: usize) -> Tensor<2> {
-        let heads = self.config.heads;
-        let attention = FullAttention::dense(batch, h.dims()[0] / batch, heads, self.config.hidden / heads);
+        let attention = self.attention(batch, h.dims()[0]);
         let h = self.blocks.iter().fold(h, |h, block| self.block(block, h, &attention));
         self.norm.apply(h)
+    }
+
+    /// Every token of an image sees every other: `n` rows of `batch` images.
+    fn attention(&self, batch: usize, n: usize) -> FullAttention {
+        let heads = self.config.heads;
+        FullAttention::dense(batch, n / batch, heads, self.config.hidden / heads)
     }
 
     fn block(&self, block: &Block, h: Tensor<2>, attention: &FullAttention) -> Tensor<2> {
@@ -256,5 +261,27 @@ impl Network for Vision {
         let h = network::begin(self.embed(&batch.images)?, recompute, track_all, "a vision transformer")?;
         let (loss, weight) = self.loss(self.run(h, batch.images.batch), batch)?;
         Ok(network::end(&loss, weight, collect))
+    }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        network::weight_of(&batch.targets)
+    }
+
+    fn show_inputs(&self, batch: &Batch) -> Result<(), ModelError> {
+        let h = self.embed(&batch.images)?.inner();
+        if self.head.linears().iter().any(|(_, linear)| linear.shows_inputs()) {
+            self.answer(self.run(h, batch.images.batch), batch.images.batch);
+            return Ok(());
+        }
+        let shows = |block: &Block| block.linears().iter().any(|linear| linear.shows_inputs());
+        let blocks = self.blocks.iter().rposition(shows).map_or(0, |index| index + 1);
+        let attention = self.attention(batch.images.batch, h.dims()[0]);
+        self.blocks[..blocks].iter().fold(h, |h, block| self.block(block, h, &attention));
+        Ok(())
+    }
+
+    /// The head is fed a row for each image, the blocks one for each token and patch.
+    fn stream(&self, site: &str) -> usize {
+        usize::from(self.head.linears().iter().any(|(name, _)| name == site))
     }
 }
