@@ -67,6 +67,7 @@ pub(crate) static ALL: &[Recipe] = &[
     recipe("qpissa", "qpissa", "lora", LEADING),
     recipe("dora", "kaiming", "dora", PLAIN),
     recipe("lora-fa", "kaiming", "lora", PLAIN).form(&[("trains", "left")]),
+    recipe("adalora", OWN_START, "adalora", PLAIN),
     recipe("vera", OWN_START, "vera", DIAGONAL),
     recipe("ia3", OWN_START, "ia3", DIAGONAL),
     recipe("loha", OWN_START, "loha", PLAIN),

@@ -201,9 +201,11 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
                 return show_result(&outcome, true);
             }
             print_out("\n")?;
-            let speed =
-                outcome.tokens_per_second.map_or_else(String::new, |speed| format!(", {speed:.1} tokens/s"));
-            terminal.say(&format!("{} tokens behind {}{speed}", outcome.tokens, outcome.prompt_tokens));
+            for result in &outcome.results {
+                let speed = result.tokens_per_second;
+                let speed = speed.map_or_else(String::new, |speed| format!(", {speed:.1} tokens/s"));
+                terminal.say(&format!("{} tokens behind {}{speed}", result.tokens, result.prompt_tokens));
+            }
             Ok(())
         }
         "list" => show_result(&catalogue::list(), json),
