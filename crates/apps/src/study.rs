@@ -218,13 +218,7 @@ fn of_comparison(experiment: &Experiment, comparison: &Comparison) -> Result<Stu
     let ground = [
         ("model", comparison.model.clone()),
         ("data", format!("hash {}", comparison.data_hash)),
-        (
-            "runs",
-            format!(
-                "{} steps, a rate searched for each method on one half of the held-out examples",
-                comparison.steps
-            ),
-        ),
+        ("runs", format!("{} steps; {}", comparison.steps, comparison.rates())),
         ("seeds", format!("{}, batches and their order the same for all methods", comparison.seeds)),
     ];
     let ground = ground.map(|(name, value)| (name.to_owned(), value)).into();

@@ -228,8 +228,10 @@ pub(super) fn verdict(judged: &[Judged]) -> Option<(Verdict, Vec<String>)> {
         (0, 1..) => Verdict::Contradicted,
         (0, 0) => Verdict::NotShown,
     };
+    let missing = of(Role::Claim, Found::NotRun);
+    let run = if missing > 0 { " that were run" } else { "" };
     let mut sentences = vec![format!(
-        "Of the claim's {all} statements {holds} hold, {fails} fail and {open} are open: {}.",
+        "Of the claim's {all} statements{run} {holds} hold, {fails} fail and {open} are open: {}.",
         verdict.words()
     )];
     let control = |found| of(Role::Control, found);
@@ -245,9 +247,8 @@ pub(super) fn verdict(judged: &[Judged]) -> Option<(Verdict, Vec<String>)> {
         }
         .to_owned(),
     );
-    let missing = of(Role::Claim, Found::NotRun);
     if missing > 0 {
-        sentences.push(format!("{missing} statements of the claim were not run and are not judged."));
+        sentences.push(format!("Not run, and so not judged: {missing} of the claim's statements."));
     }
     if all > 1 {
         sentences.push(

@@ -31,6 +31,8 @@ struct Entry {
     parameters: usize,
     rate: f64,
     rate_at_the_end: bool,
+    #[serde(default)]
+    rate_given: bool,
     runs: Vec<Finished>,
 }
 
@@ -56,6 +58,15 @@ impl Comparison {
         let value = lowrank_store::json::read(path).input("reading the comparison")?;
         serde_json::from_value(value)
             .input(format!("{}: not the compare.json of a finished `lowrank compare`", path.display()))
+    }
+
+    /// Where the rates come from, in words.
+    pub(super) fn rates(&self) -> &'static str {
+        if self.methods.iter().all(|entry| entry.rate_given) {
+            "the rates were given, not searched"
+        } else {
+            "a rate searched for each method on one half of the held-out examples"
+        }
     }
 
     /// The methods as arms: `NAME@RATE` joins the runs of NAME at a rate of its own.
