@@ -56,6 +56,7 @@ pub(crate) static ALL: &[Recipe] = &[
     recipe("inttune", "nlora", "core", LEADING),
     recipe("loldu", "loldu", "diag", DIAGONAL),
     recipe("svfit", "svfit", "diag", DIAGONAL),
+    recipe("svfit-full", "svfit", "diag", DIAGONAL).init(&[("rank", "full")]),
     recipe("loftq", "loftq", "lora", PLAIN),
     recipe("qpissa", "qpissa", "lora", LEADING),
     recipe("dora", "kaiming", "dora", PLAIN),
