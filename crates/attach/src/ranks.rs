@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use faer::MatRef;
 use lowrank_adapt::Linear;
 use lowrank_init::{Evidence, Initialiser, Place, Site as InitSite, alpha_after, most_rank, redistribute};
-use lowrank_models::Decoder;
+use lowrank_models::Network;
 use lowrank_record::{Need, Seed, scale};
 use rayon::prelude::*;
 
@@ -32,7 +32,7 @@ impl Plan {
     /// # Errors
     /// [`AttachError::Init`] naming the layer whose rank cannot be had, [`AttachError::UnknownSite`] and
     /// [`AttachError::SiteShape`] for a plan of another model.
-    pub fn chosen(&self, model: &Decoder, initialiser: &dyn Initialiser) -> Result<Plan, AttachError> {
+    pub fn chosen<N: Network>(&self, model: &N, initialiser: &dyn Initialiser) -> Result<Plan, AttachError> {
         if !initialiser.chooses_rank() {
             return Ok(self.clone());
         }

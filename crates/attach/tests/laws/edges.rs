@@ -8,7 +8,8 @@ use lowrank_attach::{
     AttachError, Calibration, Collected, Plan, Targets as Chosen, Way, attach, collect, collect_inputs,
 };
 use lowrank_init::{InitError, Initialiser, InputsWanted, by_name, methods};
-use lowrank_models::{Decoder, Recompute};
+use lowrank_models::network::Text;
+use lowrank_models::{Decoder, Network, Recompute};
 use lowrank_record::Seed;
 use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::{Layout, Targets};
@@ -81,9 +82,7 @@ fn scales_and_diagonals_train_on_a_weight_of_small_rank() {
                 }
             }
         };
-        model
-            .gradients(&batch.tokens, &batch.targets, &batch.layout, Recompute::Nothing, false, look)
-            .unwrap();
+        model.gradients(&batch.batch, Recompute::Nothing, false, look).unwrap();
         assert!(seen > 0, "{init:?} in {name}");
         train_a_little(&attached);
         assert!(logits(&model).iter().all(|value| value.is_finite()), "{init:?} in {name}");
@@ -202,13 +201,9 @@ fn moments_are_of_every_batch_however_many() {
     let chosen = Chosen::parse("q_proj", None, Some("0")).unwrap();
     let plan = Plan::new(&model, &chosen, 2, 7.0, true, &[], &[]).unwrap();
     let one = |index: usize| {
-        let tokens = tokens(2, &index.to_string());
-        Calibration {
-            targets: Targets { ids: vec![-1; 2].into(), weights: None },
-            layout: Layout::dense(1, 2),
-            shown: vec![true; 2],
-            tokens,
-        }
+        let targets = Targets { ids: vec![-1; 2].into(), weights: None };
+        let batch = Text { tokens: tokens(2, &index.to_string()), targets, layout: Layout::dense(1, 2) };
+        Calibration { batch, shown: vec![vec![true; 2]] }
     };
     let batches: Vec<Calibration> = (0..300).map(one).collect();
     for wanted in [InputsWanted::moments(), methods::Eva::DEFAULT.inputs(4)] {
@@ -224,7 +219,8 @@ fn sample(length: usize) -> Calibration {
     let ids: Vec<i32> =
         tokens.iter().enumerate().map(|(i, &id)| if i == 0 { -1 } else { id as i32 }).collect();
     let targets = Targets { ids: ids.into(), weights: None };
-    Calibration { tokens, targets, layout: Layout::dense(1, length), shown: vec![true; length] }
+    let batch = Text { tokens, targets, layout: Layout::dense(1, length) };
+    Calibration { batch, shown: vec![vec![true; length]] }
 }
 
 #[test]
@@ -278,7 +274,7 @@ fn labels_that_are_all_masked_are_refused() {
     let mut model = model();
     let plan = plan(&model);
     let mut batch = calibration(3, "first");
-    batch.targets.ids = vec![-1; 27].into();
+    batch.batch.targets.ids = vec![-1; 27].into();
     let refused = collect(&mut model, &plan, &[batch], Recompute::Nothing, &leading, Seed(8)).unwrap_err();
     assert!(matches!(refused, AttachError::NoLoss), "{refused}");
 }

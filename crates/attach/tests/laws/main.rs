@@ -6,4 +6,5 @@ mod edges;
 mod evidence;
 mod inputs;
 mod mounting;
+mod networks;
 mod small;
