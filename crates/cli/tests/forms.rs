@@ -52,7 +52,6 @@ fn adalora_ends_at_its_budget_resumes_exactly_and_shows_its_ranks() {
     let pattern = config["rank_pattern"].as_object().unwrap();
     let kept = |choice: &Value| choice.as_array().unwrap().iter().filter(|kept| **kept == true).count();
     assert!(pattern.values().all(|choice| choice.as_array().unwrap().len() == 2));
-    assert_eq!(pattern.values().map(kept).sum::<usize>(), pattern.len(), "one a layer on average");
     let line = format!("ranks: {} of {} directions left", pattern.len(), 2 * pattern.len());
     assert!(told.contains(&line), "{told}");
     assert!(std::fs::read_to_string(at("whole/report.html")).unwrap().contains("Ranks at the end"));
@@ -70,9 +69,12 @@ fn adalora_ends_at_its_budget_resumes_exactly_and_shows_its_ranks() {
 
     let seen = inspected(&folder, "whole/adapter");
     assert_eq!(seen["facts"]["format"], "AdaLoRA adapter (PEFT folder)");
-    assert_eq!(seen["facts"]["mean_rank"], 1.0);
+    assert_eq!(seen["facts"]["mean_rank"], 1.0, "one a layer on average");
     for row in seen["table"].as_array().unwrap() {
         let (rank, effective) = (row["rank"].as_u64().unwrap(), row["effective_rank"].as_f64().unwrap());
+        // PEFT takes empty tensors for damage: a layer that lost all directions keeps one of value zero in the file.
+        let held = kept(&pattern[&format!("{}.lora_E", row["layer"].as_str().unwrap())]);
+        assert_eq!(held as u64, rank.max(1), "{row}");
         assert_eq!(effective > 0.0, rank > 0, "{row}");
         assert!(effective <= rank as f64 + 1e-6, "{row}");
     }
@@ -92,7 +94,8 @@ fn vera_is_written_as_its_own_type_or_as_a_plain_lora_and_both_compute_the_same(
     let vera = ["--form", "vera", "--rate", "0.3", "--rank-pattern", "q_proj=3"];
     tuned(&folder, "own", &vera);
     tuned(&folder, "plain", &[&vera[..], &["--peft-type", "lora"]].concat());
-    let kind = |run: &str| json(&folder.path().join(run).join("adapter/adapter_config.json"))["peft_type"].clone();
+    let kind =
+        |run: &str| json(&folder.path().join(run).join("adapter/adapter_config.json"))["peft_type"].clone();
     assert_eq!((kind("own"), kind("plain")), ("VERA".into(), "LORA".into()));
     let loss = |run: &str| -> f64 {
         let found: Value = serde_json::from_str(&perplexity(&folder, &format!("{run}/adapter"))).unwrap();
@@ -120,7 +123,9 @@ fn typed_folders_and_dora_are_shown_with_what_the_file_tells() {
         tuned(&folder, form, &[&["--form", form, "--rate", "0.05"], &option[..]].concat());
         let seen = inspected(&folder, &format!("{form}/adapter"));
         assert_eq!(seen["facts"]["format"], format!("{name} adapter (PEFT folder)"));
-        assert!(seen["facts"]["parameters"].as_u64().unwrap() > 0 && seen["objections"] == serde_json::json!([]));
+        assert!(
+            seen["facts"]["parameters"].as_u64().unwrap() > 0 && seen["objections"] == serde_json::json!([])
+        );
         let row = &seen["table"][0];
         assert!(row["tensors"].as_object().is_some_and(|tensors| !tensors.is_empty()), "{row}");
         if spectrum {
