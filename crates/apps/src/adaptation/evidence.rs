@@ -5,6 +5,7 @@ use lowrank_attach::{
 };
 use lowrank_eval::layout;
 use lowrank_init::{Initialiser, Leading};
+use lowrank_models::network::Text;
 use lowrank_record::{Need, Seed};
 use lowrank_task::{Batch, BatchPlan, Batching, Example, Held};
 use lowrank_tensor::ops::Targets;
@@ -147,10 +148,12 @@ impl Prepared {
             Shown::Learned => *held == Held::Learned,
         };
         let one = |batch: Batch| Calibration {
-            layout: layout(&batch),
-            shown: batch.held.iter().map(let_in).collect(),
-            targets: Targets { ids: batch.targets.into(), weights: None },
-            tokens: batch.tokens,
+            shown: vec![batch.held.iter().map(let_in).collect()],
+            batch: Text {
+                layout: layout(&batch),
+                targets: Targets { ids: batch.targets.into(), weights: None },
+                tokens: batch.tokens,
+            },
         };
         Ok(self.calibration(options, seed, usual)?.into_iter().map(one).collect())
     }
