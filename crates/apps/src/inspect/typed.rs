@@ -272,8 +272,11 @@ fn change(
     })
 }
 
-/// Sides and singular values of one side of a Kronecker product, whole or as a product itself.
-fn kronecker_side(module: &TypedModule, name: &str) -> Result<Option<([usize; 2], Vec<f64>)>, AppError> {
+/// The shape and the singular values of one side of a Kronecker product.
+type Side = ([usize; 2], Vec<f64>);
+
+/// One side of a Kronecker product, whole or as a product itself.
+fn kronecker_side(module: &TypedModule, name: &str) -> Result<Option<Side>, AppError> {
     let site = module.module.as_str();
     let part =
         |name: &str| module.tensor(name).map(|tensor| (tensor.shape.as_slice(), tensor.values.as_slice()));

@@ -7,3 +7,4 @@ mod inputs;
 mod mounting;
 mod networks;
 mod small;
+mod switching;
