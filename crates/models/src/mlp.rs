@@ -131,10 +131,12 @@ impl Mlp {
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let last = self.layers.len() - 1;
-        self.layers.iter().enumerate().fold(x, |h, (index, layer)| {
-            let h = layer.forward(h);
-            if index < last { ops::gelu(h, Gelu::Tanh) } else { h }
-        })
+        self.layers[last].forward(self.below(last, x))
+    }
+
+    /// What a layer is fed.
+    fn below(&self, layer: usize, x: Tensor<2>) -> Tensor<2> {
+        self.layers[..layer].iter().fold(x, |h, layer| ops::gelu(layer.forward(h), Gelu::Tanh))
     }
 
     fn tensor(&self, inputs: &[f32]) -> Result<Tensor<2>, ModelError> {
@@ -158,6 +160,18 @@ impl Network for Mlp {
 
     fn device(&self) -> &Device {
         &self.device
+    }
+
+    fn weight(&self, batch: &Rows) -> f64 {
+        network::weight_of(&targets(batch))
+    }
+
+    fn show_inputs(&self, batch: &Rows) -> Result<(), ModelError> {
+        let x = self.tensor(&batch.inputs)?;
+        if let Some(last) = self.layers.iter().rposition(Linear::shows_inputs) {
+            self.layers[last].show_inputs(&self.below(last, x));
+        }
+        Ok(())
     }
 
     fn bytes(&self) -> usize {
