@@ -62,6 +62,7 @@ pub(crate) static ALL: &[Recipe] = &[
     recipe("loldu", "loldu", "diag", DIAGONAL),
     recipe("loldu-control", "random-control", "diag", DIAGONAL).init(&[("of", "loldu")]),
     recipe("svfit", "svfit", "diag", DIAGONAL),
+    recipe("svfit-full", "svfit", "diag", DIAGONAL).init(&[("rank", "full")]),
     recipe("svfit-control", "random-control", "diag", DIAGONAL).init(&[("of", "svfit")]),
     recipe("loftq", "loftq", "lora", PLAIN),
     recipe("qpissa", "qpissa", "lora", LEADING),

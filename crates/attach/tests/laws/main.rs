@@ -2,6 +2,7 @@
 //! catalogues.
 #![allow(clippy::unwrap_used, clippy::panic)] // A failure here is a failure of the test.
 
+mod edges;
 mod evidence;
 mod inputs;
 mod mounting;
