@@ -8,3 +8,4 @@ mod inputs;
 mod mounting;
 mod networks;
 mod small;
+mod switching;
