@@ -82,7 +82,7 @@ fn scales_and_diagonals_train_on_a_weight_of_small_rank() {
                 }
             }
         };
-        model.gradients(&batch.batch, Recompute::Nothing, false, look).unwrap();
+        Network::gradients(&model, &batch.batch, Recompute::Nothing, false, look).unwrap();
         assert!(seen > 0, "{init:?} in {name}");
         train_a_little(&attached);
         assert!(logits(&model).iter().all(|value| value.is_finite()), "{init:?} in {name}");
