@@ -198,7 +198,10 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = options.resolved(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    if let [method] = &methods[..] {
+        prepared.plan = prepared.chosen_plan(method)?;
+    }
     prepared.describe(&ground, progress);
     adaptation::predict(&prepared, &ground, &methods, true, progress)
 }
@@ -210,7 +213,10 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
 pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = options.composed(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    if let [method] = &methods[..] {
+        prepared.plan = prepared.chosen_plan(method)?;
+    }
     prepared.describe(&ground, progress);
     adaptation::predict(&prepared, &ground, &methods, false, progress)
 }

@@ -1,9 +1,7 @@
 //! One way of learning the new task: where it starts, how the change is parametrised, at which rank and scale.
 
 use lowrank_adapt::Offset;
-use lowrank_attach::{
-    Attached, Calibration, Collected, Plan, Site, Way, attach, collect, collect_inputs, largest_rank,
-};
+use lowrank_attach::{Attached, Calibration, Collected, Plan, Site, Way, attach, collect, collect_inputs};
 use lowrank_init::Initialiser;
 use lowrank_models::{Mlp, Network, Recompute, Rows};
 use lowrank_record::{Need, Seed};
@@ -124,7 +122,7 @@ impl Arm {
                 gradients = Some(found.while_doing(doing())?);
             }
             if needs.contains(&Need::Inputs) {
-                let rank = |site: &Site| largest_rank(initialiser.as_ref(), site);
+                let rank = |site: &Site| plan.largest_rank(initialiser.as_ref(), site);
                 let wanted = initialiser.inputs(plan.sites.iter().map(rank).max().unwrap_or(1));
                 let shown = [shown(problem, INPUT_ROWS)];
                 let found = collect_inputs(network, &plan, &shown, wanted, &rank, seed.at("study", "inputs"));
