@@ -191,8 +191,10 @@ def corda(report: Report, model: Path, work: Path) -> None:
             for i, part in enumerate(("column space", "row space", "scaling * B A")):
                 mine, other = (max(row[i] for row in found[side]) for side in ("ours", "PEFT's"))
                 report.below(f"{what}: {part} against the exact one", mine, 1e-3, f"PEFT's: {other:.1e}")
-            # What explains the difference: texts that are divided by their largest signed entry.
-            report.below(f"{what}: PEFT's column space against the exact one of its own weighting", own_weighting, 2e-2)
+            # What explains the difference: texts that are divided by their largest signed entry. The last directions, which `kpm` takes,
+            # are beside the rounding of PEFT's f32, so only the first are judged.
+            if mode == "ipm":
+                report.below(f"{what}: PEFT's column space against the exact one of its own weighting", own_weighting, 1e-3)
             mine, other = (max(rebuilt[side]) for side in ("ours", "PEFT's"))
             report.below(f"{what}: base and factors against the weight", mine, 1e-6, f"PEFT's: {other:.1e}")
 

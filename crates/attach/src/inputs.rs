@@ -51,7 +51,7 @@ struct Group {
 
 impl Group {
     /// Whether the next batch, of which this many are behind, is of use to it: of text with so many batches. Moments see each
-    /// batch once; components are looked for until they have settled, in any case in all batches first.
+    /// batch once; components are looked for until they have settled, and not given up before all batches were seen.
     fn waits(&self, run: usize, batches: usize) -> bool {
         if self.exact || run < batches {
             return run < batches && !self.collector.has_settled(self.rank);

@@ -82,7 +82,7 @@ fn scales_and_diagonals_train_on_a_weight_of_small_rank() {
                 }
             }
         };
-        model.gradients(&batch.batch, Recompute::Nothing, false, look).unwrap();
+        Network::gradients(&model, &batch.batch, Recompute::Nothing, false, look).unwrap();
         assert!(seen > 0, "{init:?} in {name}");
         train_a_little(&attached);
         assert!(logits(&model).iter().all(|value| value.is_finite()), "{init:?} in {name}");
@@ -94,8 +94,8 @@ fn a_start_that_chooses_its_ranks_has_them_and_keeps_scale_and_function() {
     let before = logits(&model());
     for (choices, fixed) in [
         (&[("rank", "full")][..], None),
-        (&[("rank", "energy"), ("share", "0.9")], None),
-        (&[("rank", "fixed")], Some(RANK)),
+        (&[("rank", "energy"), ("share", "0.9")][..], None),
+        (&[("rank", "fixed")][..], Some(RANK)),
     ] {
         let mut model = model();
         let (planned, svfit, diag) = (plan(&model), start("svfit", choices), form("diag"));
@@ -228,10 +228,10 @@ fn one_sample_is_evidence_enough_or_refused_by_name() {
     let lora = lowrank_adapt::ALL[0];
     for (name, choices, length, enough) in [
         ("eva", &[("rho", "1")][..], 3, false),
-        ("eva", &[("rho", "1")], 9, true),
-        ("corda", &[], 2, true),
-        ("lora-ga", &[], 9, true),
-        ("lora-sb", &[], 9, true),
+        ("eva", &[("rho", "1")][..], 9, true),
+        ("corda", &[][..], 2, true),
+        ("lora-ga", &[][..], 9, true),
+        ("lora-sb", &[][..], 9, true),
     ] {
         let mut model = model();
         let (plan, initialiser) = (plan(&model), start(name, choices));
