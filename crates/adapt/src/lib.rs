@@ -32,7 +32,7 @@ pub const ALL: &[&dyn Form] = &[
     &forms::Oft::DEFAULT,
     &forms::Boft::DEFAULT,
     &forms::Adalora,
-    &forms::Full,
+    &forms::Full::DEFAULT,
 ];
 
 /// The form of this name with these choices; what is not given has the default of its card. Upper and lower case, and `_`

@@ -10,6 +10,7 @@ use lowrank_store::peft::{
 
 use crate::Model;
 use crate::model::ADAPTER;
+use crate::subject::Subject;
 
 /// Forms that have a type of PEFT's own and are handed over in it.
 pub(crate) const FORMS: [&str; 5] = ["ia3", "loha", "lokr", "oft", "boft"];
@@ -18,7 +19,7 @@ pub(crate) const FORMS: [&str; 5] = ["ia3", "loha", "lokr", "oft", "boft"];
 ///
 /// # Errors
 /// What does not fit, for the caller to say whose fault it is. The model is then as it was.
-pub(crate) fn mount(model: &mut Model, folder: &TypedFolder) -> Result<(), String> {
+pub(crate) fn mount<N: Subject>(model: &mut Model<N>, folder: &TypedFolder) -> Result<(), String> {
     let matching = folder.config.matching();
     let matcher = Matcher::new(&matching).map_err(|error| error.to_string())?;
     let scale = |module: &str| match &folder.config.settings {
@@ -90,7 +91,11 @@ fn names(targets: &Targets, module: &str) -> Result<bool, String> {
 }
 
 /// The parts of a module as its form names and shapes them.
-fn parts(model: &Model, folder: &TypedFolder, module: &TypedModule) -> Result<StoredParts, String> {
+fn parts<N: Subject>(
+    model: &Model<N>,
+    folder: &TypedFolder,
+    module: &TypedModule,
+) -> Result<StoredParts, String> {
     let mut parts = Vec::new();
     let mut rank = 0;
     for TypedTensor { part, shape, values } in &module.tensors {

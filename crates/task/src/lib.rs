@@ -8,6 +8,8 @@
 //! 3. [`split`]: some are held out.
 //! 4. [`BatchPlan`]: the batches of each epoch, fixed by a seed.
 //!
+//! For encoders: [`read_labelled`], [`sequences`], [`held_out_places`] and [`SequencePlan`].
+//!
 //! This crate opens no file and knows no tensor; it takes what the file crate has read and gives vectors of numbers.
 
 mod batch;
@@ -15,9 +17,12 @@ mod big_bench;
 mod chat;
 mod error;
 mod example;
+mod labelled;
 mod plain_text;
 mod question;
 mod record;
+mod sequence;
+mod sequence_batch;
 mod split;
 mod summary;
 #[cfg(test)]
@@ -29,9 +34,12 @@ pub use big_bench::BigBench;
 pub use chat::{ChatTemplate, Date, LossOn, Marked};
 pub use error::TaskError;
 pub use example::{Dataset, Example, Format, Layout, end_of_turn, prompt, tokenize};
+pub use labelled::{Answer, Goal, Labelled, classes, label_by_answer, read_labelled};
 pub use plain_text::tokenize_plain_text;
 pub use question::{Question, TokenizedQuestion, read_questions};
 pub use record::{Kind, Record, Records, read_records};
-pub use split::{HeldOut, Pick, Split, split};
+pub use sequence::{Sequence, SequenceSummary, Wanted, sequences};
+pub use sequence_batch::{Answers, Hiding, SequenceBatch, SequencePlan};
+pub use split::{HeldOut, Pick, Split, held_out_places, split};
 pub use summary::{Summary, marked_text};
-pub use tokenizer::{Cut, GgufVocabulary, SpecialTokens, Stream, Tokenizer, generation_eos};
+pub use tokenizer::{Cut, GgufVocabulary, SequenceEncoder, SpecialTokens, Stream, Tokenizer, generation_eos};

@@ -48,6 +48,20 @@ pub struct Split {
 /// # Errors
 /// [`TaskError::Setting`] for a share not between 0 and 1, [`TaskError::Split`] when either side would be empty.
 pub fn split(examples: Vec<Example>, held_out: HeldOut, pick: Pick) -> Result<Split, TaskError> {
+    let tokens: Vec<&[u32]> = examples.iter().map(|example| example.tokens.as_slice()).collect();
+    let out = held_out_places(&tokens, held_out, pick)?;
+    let mut sides = Split { train: Vec::new(), held_out: Vec::new() };
+    for (example, out) in examples.into_iter().zip(out) {
+        if out { sides.held_out.push(example) } else { sides.train.push(example) }
+    }
+    Ok(sides)
+}
+
+/// Whether each of some token sequences is held out; see [`split`].
+///
+/// # Errors
+/// As [`split`].
+pub fn held_out_places(examples: &[&[u32]], held_out: HeldOut, pick: Pick) -> Result<Vec<bool>, TaskError> {
     let count = match held_out {
         HeldOut::Count(count) => count,
         // Without the small number, 0.1 of 30 in floating point would round up to 4.
@@ -63,25 +77,21 @@ pub fn split(examples: Vec<Example>, held_out: HeldOut, pick: Pick) -> Result<Sp
         return Err(TaskError::Split { held_out: count, examples: examples.len() });
     }
     let out = match pick {
-        Pick::Anywhere(seed) => drawn(&examples, count, seed),
+        Pick::Anywhere(seed) => drawn(examples, count, seed),
         Pick::End => (0..examples.len()).map(|index| index >= examples.len() - count).collect(),
     };
-    let mut sides = Split { train: Vec::new(), held_out: Vec::new() };
-    for (example, out) in examples.into_iter().zip(out) {
-        if out { sides.held_out.push(example) } else { sides.train.push(example) }
-    }
-    if sides.train.is_empty() {
+    if !out.contains(&false) {
         // All are copies of one.
-        return Err(TaskError::Split { held_out: sides.held_out.len(), examples: sides.held_out.len() });
+        return Err(TaskError::Split { held_out: examples.len(), examples: examples.len() });
     }
-    Ok(sides)
+    Ok(out)
 }
 
 /// Whether each example is held out: `count` of them drawn, with their copies.
-fn drawn(examples: &[Example], count: usize, seed: Seed) -> Vec<bool> {
+fn drawn(examples: &[&[u32]], count: usize, seed: Seed) -> Vec<bool> {
     let mut copies: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
     for (index, example) in examples.iter().enumerate() {
-        copies.entry(&example.tokens).or_default().push(index);
+        copies.entry(example).or_default().push(index);
     }
     let (mut out, mut held) = (vec![false; examples.len()], 0);
     for index in seed.at("split", "held_out").permutation(examples.len()) {
@@ -89,7 +99,7 @@ fn drawn(examples: &[Example], count: usize, seed: Seed) -> Vec<bool> {
             break;
         }
         if !out[index] {
-            let same = &copies[examples[index].tokens.as_slice()];
+            let same = &copies[examples[index]];
             same.iter().for_each(|&copy| out[copy] = true);
             held += same.len();
         }
