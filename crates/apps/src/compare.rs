@@ -3,7 +3,6 @@
 
 mod budget;
 mod candidate;
-mod interval;
 mod options;
 mod outcome;
 mod report;
@@ -17,13 +16,13 @@ use std::path::Path;
 
 use lowrank_models::{Decoder, Encoder};
 
-pub use interval::Interval;
 pub use options::{Compare, Equal};
 pub use outcome::{Compared, Entry, Planned};
 pub use store::{Finished, Tried};
 
 use crate::adaptation::{Cost, Prepared, energies, measure};
 use crate::error::Because;
+pub use crate::interval::Interval;
 use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress, adaptation, output};
 use budget::{Work, duration};

@@ -147,16 +147,24 @@ impl Model {
     /// # Errors
     /// [`AppError::Usage`] when the folder is damaged, or was made for another model.
     pub fn mount(&mut self, folder: &Path) -> Result<MountedFolder, AppError> {
+        self.mount_as(folder, ADAPTER, 1.0)
+    }
+
+    /// Mounts an adapter folder under a name, behind those that are there, its scale `times` what its configuration says.
+    ///
+    /// # Errors
+    /// As [`Model::mount`], and for a factor other than 1 where the type of the adapter has no scale.
+    pub fn mount_as(&mut self, folder: &Path, name: &str, times: f64) -> Result<MountedFolder, AppError> {
         let place = || format!("the adapter {}", folder.display());
         if folder.is_dir() && kind_of(folder).input("reading the adapter")? != Kind::Lora {
             let adapter = TypedFolder::read(folder).input("reading the adapter")?;
             self.check_base(&adapter.provenance, folder)?;
-            typed::mount(self, &adapter).input(place())?;
+            typed::mount(self, &adapter, name, times).input(place())?;
             return Ok(MountedFolder { layers: adapter.modules.len(), provenance: adapter.provenance });
         }
         let adapter = AdapterFolder::read(folder).input("reading the adapter")?;
         self.check(&adapter, folder)?;
-        self.apply(&adapter).input(place())?;
+        self.apply_as(&adapter, name, times).input(place())?;
         Ok(MountedFolder { layers: adapter.factors.len(), provenance: adapter.provenance })
     }
 
@@ -232,6 +240,10 @@ impl<N: Network> Model<N> {
     /// # Errors
     /// What does not fit, for the caller to say whose fault it is.
     pub(crate) fn apply(&mut self, adapter: &AdapterFolder) -> Result<(), String> {
+        self.apply_as(adapter, ADAPTER, 1.0)
+    }
+
+    fn apply_as(&mut self, adapter: &AdapterFolder, name: &str, times: f64) -> Result<(), String> {
         let matcher = Matcher::new(&adapter.config).map_err(|error| error.to_string())?;
         // Only the model knows which modules a suffix or a pattern names; the folder alone cannot miss them.
         for (site, _) in self.decoder.sites() {
@@ -243,10 +255,10 @@ impl<N: Network> Model<N> {
             }
         }
         let form: &dyn Form = if adapter.config.dora { &Dora } else { &Lora::DEFAULT };
-        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), form, ADAPTER)
+        restore(&mut self.decoder, &adapter.factors, &|site| times * matcher.scale(site), form, name)
             .map_err(|error| error.to_string())?;
-        if let Err(error) = self.apply_whole(&adapter.whole) {
-            self.unmount().map_err(|error| error.to_string())?;
+        if let Err(error) = self.apply_whole(&adapter.whole, name) {
+            self.unmount_named(name).map_err(|error| error.to_string())?;
             return Err(error);
         }
         Ok(())
@@ -257,9 +269,13 @@ impl<N: Network> Model<N> {
     /// # Errors
     /// [`AppError::Failed`] naming the layer.
     pub(crate) fn unmount(&mut self) -> Result<(), AppError> {
+        self.unmount_named(ADAPTER)
+    }
+
+    pub(crate) fn unmount_named(&mut self, adapter: &str) -> Result<(), AppError> {
         for (name, linear) in self.decoder.sites_mut() {
-            if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
-                linear.unmount(ADAPTER).while_doing(&name)?;
+            if linear.adapters().iter().any(|mounted| mounted.name == adapter) {
+                linear.unmount(adapter).while_doing(&name)?;
             }
         }
         Ok(())
@@ -281,7 +297,7 @@ impl<N: Network> Model<N> {
     }
 
     /// Puts layers in that an adapter stores whole, as changes of those that the model has.
-    fn apply_whole(&mut self, whole: &[Whole]) -> Result<(), String> {
+    fn apply_whole(&mut self, whole: &[Whole], name: &str) -> Result<(), String> {
         let sites: BTreeMap<String, &Linear> = self.decoder.sites().into_iter().collect();
         let mut stored: BTreeMap<bool, Vec<StoredParts>> = BTreeMap::new();
         for weight in whole.iter().filter(|each| each.name.ends_with(".weight")) {
@@ -308,7 +324,7 @@ impl<N: Network> Model<N> {
             stored.entry(bias.is_some()).or_default().push(StoredParts { module, shape, rank: 1, parts });
         }
         for (bias, parts) in stored {
-            restore_parts(&mut self.decoder, parts, &|_| 1.0, &Full { bias }, ADAPTER)
+            restore_parts(&mut self.decoder, parts, &|_| 1.0, &Full { bias }, name)
                 .map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -8,6 +8,7 @@
 pub mod config;
 mod images;
 mod load;
+pub mod names;
 mod positions;
 
 use lowrank_adapt::Linear;
@@ -17,6 +18,7 @@ use lowrank_tensor::{Device, Gradients, Matrix, Tensor, from_rows};
 pub use config::{Config, Family};
 pub use images::{Batch, Images};
 pub use load::Purpose;
+use names::Naming;
 
 use crate::network::{self, Network};
 use crate::norm::LayerNorm;
@@ -27,7 +29,7 @@ pub struct Vision {
     /// Shape and constants.
     pub config: Config,
     device: Device,
-    /// `vit.`, `deit.` or `dinov2.`, or nothing where the file has no head.
+    /// What stands before the names of the layers: `vit.`, `deit.` or `dinov2.`, or nothing where the network is a base alone.
     prefix: String,
     /// `[hidden, channels · rows · columns]`: the kernels of the patch convolution. Its bias is `[1, hidden]`.
     projection: Matrix,
@@ -76,36 +78,19 @@ enum Head {
     },
 }
 
-/// The linear layers of a block by their checkpoint names, in the order in which they run.
-#[must_use]
-pub fn names(family: Family) -> [&'static str; 6] {
-    let (inner, outer) = match family {
-        Family::Vit | Family::Deit => ("intermediate.dense", "output.dense"),
-        Family::Dinov2 => ("mlp.fc1", "mlp.fc2"),
-    };
-    [
-        "attention.attention.query",
-        "attention.attention.key",
-        "attention.attention.value",
-        "attention.output.dense",
-        inner,
-        outer,
-    ]
-}
-
 /// Width of what the head sees.
 fn features(config: &Config) -> usize {
     if config.family == Family::Dinov2 { 2 * config.hidden } else { config.hidden }
 }
 
 impl Block {
-    /// The linear layers in the order of [`names`].
+    /// The linear layers in the order of [`names::LINEARS`].
     #[must_use]
     pub fn linears(&self) -> [&Linear; 6] {
         [&self.query, &self.key, &self.value, &self.output, &self.inner, &self.outer]
     }
 
-    /// The linear layers in the order of [`names`], to mount adapters on.
+    /// The linear layers in the order of [`names::LINEARS`], to mount adapters on.
     pub fn linears_mut(&mut self) -> [&mut Linear; 6] {
         [&mut self.query, &mut self.key, &mut self.value, &mut self.output, &mut self.inner, &mut self.outer]
     }
@@ -238,9 +223,9 @@ impl Network for Vision {
     fn sites(&self) -> Vec<(String, &Linear)> {
         let mut sites: Vec<(String, &Linear)> = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {
-            let named = names(self.config.family).into_iter().zip(block.linears());
-            let at = |name: &str| format!("{}encoder.layer.{layer}.{name}", self.prefix);
-            sites.extend(named.map(|(name, linear)| (at(name), linear)));
+            let at = format!("{}{}", self.prefix, Naming::Modules.block(self.config.family, layer));
+            let named = names::LINEARS.into_iter().zip(block.linears());
+            sites.extend(named.map(|(name, linear)| (format!("{at}{name}"), linear)));
         }
         sites.extend(self.head.linears().into_iter().map(|(name, linear)| (name.clone(), linear)));
         sites
@@ -249,9 +234,9 @@ impl Network for Vision {
     fn sites_mut(&mut self) -> Vec<(String, &mut Linear)> {
         let mut sites: Vec<(String, &mut Linear)> = Vec::new();
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            let named = names(self.config.family).into_iter().zip(block.linears_mut());
-            let at = |name: &str| format!("{}encoder.layer.{layer}.{name}", self.prefix);
-            sites.extend(named.map(|(name, linear)| (at(name), linear)));
+            let at = format!("{}{}", self.prefix, Naming::Modules.block(self.config.family, layer));
+            let named = names::LINEARS.into_iter().zip(block.linears_mut());
+            sites.extend(named.map(|(name, linear)| (format!("{at}{name}"), linear)));
         }
         sites.extend(self.head.linears_mut().into_iter().map(|(name, linear)| (name.clone(), linear)));
         sites

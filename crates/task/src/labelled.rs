@@ -149,7 +149,7 @@ pub fn label_by_answer(records: Records, goal: Goal) -> Result<Vec<Labelled>, Ta
 /// The classes of records in a fixed order: by number where all of them are whole numbers, else by name.
 ///
 /// # Errors
-/// [`TaskError::OneClass`] where there is nothing to tell apart.
+/// [`TaskError::OneLabel`] where there is nothing to tell apart.
 pub fn classes(records: &[Labelled]) -> Result<Vec<String>, TaskError> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for record in records {
@@ -159,7 +159,7 @@ pub fn classes(records: &[Labelled]) -> Result<Vec<String>, TaskError> {
     }
     let mut names: Vec<String> = counts.keys().map(|name| (*name).to_owned()).collect();
     if names.len() < 2 {
-        return Err(TaskError::OneClass { class: names.pop().unwrap_or_default(), records: records.len() });
+        return Err(TaskError::OneLabel { class: names.pop().unwrap_or_default(), records: records.len() });
     }
     if names.iter().all(|name| name.parse::<i64>().is_ok()) {
         names.sort_by_key(|name| name.parse::<i64>().unwrap_or_default());

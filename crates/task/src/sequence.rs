@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::error::TaskError;
 use crate::labelled::{Answer, Labelled};
+use crate::split::Sample;
 use crate::tokenizer::{SequenceEncoder, Tokenizer};
 
 /// The tokens of one or two texts, and what should be answered.
@@ -19,6 +20,14 @@ pub struct Sequence {
     pub answer: Wanted,
     /// Line of the data file, from 1.
     pub line: usize,
+}
+
+impl Sample for Sequence {
+    type Content = [u32];
+
+    fn content(&self) -> &[u32] {
+        &self.tokens
+    }
 }
 
 /// What should be answered, as numbers.
@@ -77,7 +86,7 @@ impl std::fmt::Display for SequenceSummary {
 /// those of the model, in order.
 ///
 /// # Errors
-/// [`TaskError::AtLine`] with [`TaskError::UnknownClass`] for a class that is none of `classes`,
+/// [`TaskError::AtLine`] with [`TaskError::UnknownLabel`] for a class that is none of `classes`,
 /// [`TaskError::Setting`] for a length that leaves no room for text.
 pub fn sequences(
     records: &[Labelled],
@@ -133,7 +142,7 @@ fn one(
     let answer = match &record.answer {
         Answer::Class(name) => match classes.iter().position(|class| class == name) {
             Some(index) => Wanted::Class(index as u32),
-            None => return Err(TaskError::UnknownClass { class: name.clone(), known: classes.join(", ") }),
+            None => return Err(TaskError::UnknownLabel { label: name.clone(), known: classes.join(", ") }),
         },
         Answer::Number(value) => Wanted::Number(*value),
         Answer::Hidden => Wanted::Hidden,

@@ -8,9 +8,9 @@ use lowrank_train::{Group, Settings, metrics};
 use super::change::Changes;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started};
-use super::{Adaptation, Method, settings, stored_start};
+use super::{Adaptation, Method, prepare, settings, stored_start};
 use crate::error::Because;
-use crate::objective::{Trainable, Training};
+use crate::objective::{Allotted, Trainable, Training};
 use crate::subject::{Laying as _, Subject};
 use crate::training::{self, Told};
 use crate::{AppError, Model, Progress};
@@ -48,7 +48,7 @@ pub(crate) fn train<N: Subject>(
         write_reports(&started, &folder.join("start.json"))?;
     }
     progress.reset_peak();
-    let mut training = training_of(prepared, options, &started)?;
+    let mut training = training_of(prepared, options, method, &started)?;
     progress.say(&budget(prepared, options, &settings));
     let score_before = training.score().while_doing("evaluating")?;
     let told = Told { label: &method.name, folder, resume, identity: started.identity.clone() };
@@ -94,8 +94,14 @@ pub(crate) fn train<N: Subject>(
 pub(super) fn training_of<'a, N: Subject>(
     prepared: &'a Prepared<N>,
     options: &Adaptation,
+    method: &Method,
     started: &Started,
 ) -> Result<Training<'a, N>, AppError> {
+    let form = prepare::form(method)?;
+    let steps = settings::steps(prepared, options)?;
+    let allocator = prepare::allocator(&*form, &started.plan, steps).input(&method.name)?;
+    let counts = || started.attached.iter().map(|each| each.variables.len()).collect();
+    let allotted = allocator.map(|allocator| Allotted { allocator, counts: counts() });
     let training = Training::new(
         &prepared.model.decoder,
         trainables(started),
@@ -106,7 +112,7 @@ pub(super) fn training_of<'a, N: Subject>(
         prepared.recompute,
         settings::data_order(options),
     );
-    training.input("batching the data")
+    Ok(training.input("batching the data")?.with(allotted))
 }
 
 /// What will be done, in a line.
@@ -165,7 +171,7 @@ fn changes<N: Subject>(model: &Model<N>, started: &Started) -> Result<Vec<SiteCh
         let Some(spectrum) = changes.spectrum(each, DECOMPOSED)? else { continue };
         all.push(SiteChange {
             site: each.site.name.clone(),
-            rank: each.site.rank,
+            rank: changes.adapter(each)?.rank().unwrap_or(each.site.rank),
             norm: spectrum.energy().sqrt(),
             largest: spectrum.values.first().copied().unwrap_or(0.0),
             effective_rank: lowrank_linalg::effective_rank(&spectrum.values),

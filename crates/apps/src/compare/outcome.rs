@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::budget::duration;
 use super::candidate::Candidate;
-use super::interval::Interval;
 use super::options::{Compare, Equal};
 use super::store::{Finished, Tried};
 use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Prepared, mebibytes};
 use crate::choices::TaskChoice;
+use crate::interval::Interval;
 use crate::subject::Subject;
 
 /// One method, compared.

@@ -9,7 +9,7 @@ use lowrank_record::Seed;
 use lowrank_store::{TensorSource, hash, json, tensors};
 use lowrank_task::{
     Answers, Batching, Goal, HeldOut, Hiding, Labelled, Pick, Sequence, SequenceBatch, SequencePlan,
-    SequenceSummary, TaskError, Wanted, classes, held_out_places, sequences,
+    SequenceSummary, TaskError, Wanted, classes, sequences,
 };
 use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{cpu, to_rows};
@@ -417,15 +417,10 @@ fn split(
     if options.held_out == 0.0 {
         return Ok((all, Vec::new(), None));
     }
-    let tokens: Vec<&[u32]> = all.iter().map(|sequence| sequence.tokens.as_slice()).collect();
     let share = HeldOut::Share { share: options.held_out, at_most };
-    let out = held_out_places(&tokens, share, Pick::Anywhere(seed));
-    let out = out.input("holding data out (--held-out 0 holds nothing out)")?;
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    for (sequence, out) in all.into_iter().zip(out) {
-        if out { held_out.push(sequence) } else { train.push(sequence) }
-    }
-    Ok((train, held_out, None))
+    let parts = lowrank_task::split(all, share, Pick::Anywhere(seed));
+    let parts = parts.input("holding data out (--held-out 0 holds nothing out)")?;
+    Ok((parts.train, parts.held_out, None))
 }
 
 #[cfg(test)]
