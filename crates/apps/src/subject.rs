@@ -2,7 +2,7 @@
 //! batches, what is measured, and what of it is trained whole. A kind of network joins by a file and a line in [`kind`].
 
 mod decoder;
-mod encoder;
+pub(crate) mod encoder;
 
 use std::path::Path;
 
@@ -232,13 +232,21 @@ pub(crate) trait Subject: Network + Sized + 'static {
         Ok(())
     }
 
+    /// Whether the base that a start leaves can be written, known before anything is computed.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] where it cannot.
+    fn admits_base(out: &Path) -> Result<(), AppError> {
+        Err(AppError::usage(format!("--base-out {}: only the base of a decoder is written", out.display())))
+    }
+
     /// Writes the base that a start left.
     ///
     /// # Errors
-    /// [`AppError::Usage`] where that is not supported or the folder exists, [`AppError::Failed`] when it cannot be written.
+    /// As [`Subject::admits_base`]; [`AppError::Usage`] when the folder exists, [`AppError::Failed`] when it cannot be written.
     fn write_base(model: &Model<Self>, out: &Path, existing: Existing) -> Result<(), AppError> {
         let _ = (model, existing);
-        Err(AppError::usage(format!("--base-out {}: only the base of a decoder is written", out.display())))
+        Self::admits_base(out)
     }
 }
 
