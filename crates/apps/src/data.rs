@@ -153,12 +153,32 @@ fn document(file: &Path, limit: usize) -> Result<(Records, usize), AppError> {
     }
 }
 
-/// The first `limit` records of a file as labelled texts, 0 for all, and how many examples of a BIG-bench task have no single best
-/// choice. Of such a task the prefix is left out: it is the same for all.
+/// How many examples of a BIG-bench task were left out, and why.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LeftOut {
+    /// Several of their choices are best.
+    pub(crate) undecided: usize,
+    /// Their text is empty.
+    pub(crate) without_text: usize,
+}
+
+/// Takes the examples without a text out of a BIG-bench task: some published ones hold a few.
+fn without_text(task: &mut serde_json::Value) -> usize {
+    let Some(examples) = task.get_mut("examples").and_then(serde_json::Value::as_array_mut) else { return 0 };
+    let before = examples.len();
+    let blank = |example: &serde_json::Value| {
+        example.get("input").and_then(serde_json::Value::as_str).is_some_and(|text| text.trim().is_empty())
+    };
+    examples.retain(|example| !blank(example));
+    before - examples.len()
+}
+
+/// The first `limit` records of a file as labelled texts, 0 for all, and how many examples of a BIG-bench task were left out. Of
+/// such a task the prefix is left out too: it is the same for all.
 ///
 /// # Errors
 /// [`AppError::Usage`] naming the file and the line.
-pub(crate) fn labelled(file: &Path, limit: usize, goal: Goal) -> Result<(Vec<Labelled>, usize), AppError> {
+pub(crate) fn labelled(file: &Path, limit: usize, goal: Goal) -> Result<(Vec<Labelled>, LeftOut), AppError> {
     let name = file.display();
     if !file.is_file() {
         return Err(AppError::usage(format!("no data file at {name}")));
@@ -170,21 +190,22 @@ pub(crate) fn labelled(file: &Path, limit: usize, goal: Goal) -> Result<(Vec<Lab
             for line in jsonl::read(file).input("reading the data")?.take(most) {
                 lines.push(line.input("reading the data")?);
             }
-            Ok((read_labelled(lines, goal).input(&name)?, 0))
+            Ok((read_labelled(lines, goal).input(&name)?, LeftOut::default()))
         }
         "json" => match json::read(file).input("reading the data")? {
             serde_json::Value::Array(list) => {
                 let numbered = list.into_iter().take(most).enumerate();
                 let numbered = numbered.map(|(index, value)| (index + 1, value));
-                Ok((read_labelled(numbered, goal).input(&name)?, 0))
+                Ok((read_labelled(numbered, goal).input(&name)?, LeftOut::default()))
             }
             mut task => {
                 if let Some(task) = task.as_object_mut() {
                     task.remove("task_prefix");
                 }
+                let without_text = without_text(&mut task);
                 let BigBench { mut records, undecided, .. } = BigBench::from_json(&task).input(&name)?;
                 records.records.truncate(most);
-                Ok((label_by_answer(records, goal).input(&name)?, undecided))
+                Ok((label_by_answer(records, goal).input(&name)?, LeftOut { undecided, without_text }))
             }
         },
         other => Err(AppError::usage(format!(

@@ -226,6 +226,36 @@ fn numbers_and_hidden_tokens_are_told_of_by_their_own_measures() {
 }
 
 #[test]
+fn a_big_bench_task_is_learned_without_its_empty_examples_and_evaluated() {
+    let folder = ready();
+    let example = |index: usize| {
+        let (text, good) = (["the room was clean", "the food was bad"][index % 2], index % 2 == 0);
+        let scores = json!({"good": u8::from(good), "bad": u8::from(!good)});
+        json!({"input": format!("{text}{}", [" and", " and very", ""][index % 3]), "target_scores": scores})
+    };
+    let mut examples: Vec<Value> = (0..40).map(example).collect();
+    examples.push(json!({"input": " ", "target_scores": {"good": 1, "bad": 0}}));
+    examples.push(json!({"input": "the room", "target_scores": {"good": 1, "bad": 1}}));
+    folder
+        .file("task.json", &json!({"name": "t", "task_prefix": "Well? ", "examples": examples}).to_string());
+    let (_, told) =
+        folder.tell(&tune("classification", "task.json", "run", &["--method", "lora", "--steps", "4"]));
+    for part in
+        ["40 records", "1 left out, whose text is empty", "1 left out, whose choices", "bad (20), good (20)"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let eval = ["eval", "--model", "encoder", "--task", "classification", "--data", "task.json", "--quiet"];
+    let adapted =
+        [&["--json"], &eval[..], &["--adapter", "run/adapter", "--dump-logits", "l.safetensors"]].concat();
+    let found: Value = serde_json::from_str(&folder.succeed(&adapted)).unwrap();
+    assert_eq!(found["score"]["name"], "accuracy");
+    assert_eq!(tensors(&folder.path().join("l.safetensors"))["logits"], json!([40, 2]));
+    folder.refuse(&eval[..7], 2, &["--adapter"]);
+    folder.refuse(&[&eval[..5], &["--data", "task.json", "--tokens", "x.json"]].concat(), 2, &["--tokens"]);
+}
+
+#[test]
 fn starts_are_planned_written_and_compared() {
     let folder = ready();
     let dry = tune("classification", "data.jsonl", "dry", &["--steps", "4", "--dry-run", "--quiet"]);

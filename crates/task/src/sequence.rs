@@ -54,6 +54,8 @@ pub struct SequenceSummary {
     pub truncated: usize,
     /// Examples of a BIG-bench task left out because several of their choices are best.
     pub undecided: usize,
+    /// Examples of such a task left out because their text is empty.
+    pub without_text: usize,
     /// How many there are of each class, in the order of the classes; empty where there are none.
     pub classes: Vec<(String, usize)>,
     /// The first sequence as text.
@@ -73,6 +75,9 @@ impl std::fmt::Display for SequenceSummary {
         }
         if self.undecided > 0 {
             write!(f, "; {} left out, whose choices have no single best", self.undecided)?;
+        }
+        if self.without_text > 0 {
+            write!(f, "; {} left out, whose text is empty", self.without_text)?;
         }
         if !self.classes.is_empty() {
             let named = self.classes.iter().map(|(name, count)| format!("{name} ({count})"));
@@ -118,6 +123,7 @@ pub fn sequences(
         longest: made.iter().map(|made| made.tokens.len()).max().unwrap_or(0),
         truncated,
         undecided: 0,
+        without_text: 0,
         classes: classes.iter().cloned().enumerate().map(|(index, name)| (name, of_class(index))).collect(),
         example: match (made.first(), records.first()) {
             (Some(made), Some(record)) => {

@@ -75,7 +75,7 @@ impl Subject for Encoder {
         };
         let goal = options.task.map_or(Goal::Class, goal);
         let (config_json, config) = configuration(path)?;
-        let (records, undecided) = labelled(file, options.limit, goal)?;
+        let (records, left_out) = labelled(file, options.limit, goal)?;
         let mut names =
             if goal == Goal::Class { classes(&records).input(file.display())? } else { Vec::new() };
         let purpose = purpose(goal, &config_json, &mut names, options.seed);
@@ -102,12 +102,11 @@ impl Subject for Encoder {
             sequences(records, &names, model.tokenizer()?, max_length).input(file.display())
         };
         let (all, mut summary) = made(&records, file)?;
-        summary.undecided = undecided;
+        (summary.undecided, summary.without_text) = (left_out.undecided, left_out.without_text);
         let hash = Encoder::hash(&all);
         let (train, held_out, held_out_summary) = split(options, all, &|file| {
-            let (records, undecided) = labelled(file, 0, goal)?;
-            let (all, summary) = made(&records, file)?;
-            Ok((all, SequenceSummary { undecided, ..summary }))
+            let (records, _) = labelled(file, 0, goal)?;
+            made(&records, file)
         })?;
         let hiding = match goal {
             Goal::Class | Goal::Number => None,
