@@ -231,7 +231,10 @@ fn predicted_on<N: Subject>(
     progress: &mut dyn Progress,
 ) -> Result<DryRun, AppError> {
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let prepared = Prepared::<N>::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
+    if let [method] = &methods[..] {
+        prepared.plan = prepared.chosen_plan(method)?;
+    }
     prepared.describe(&ground, progress);
     adaptation::predict(&prepared, &ground, &methods, train, progress)
 }

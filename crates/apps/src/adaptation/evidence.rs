@@ -1,8 +1,6 @@
 //! What a start is shown: gradients, inputs and the first rate, collected on calibration text.
 
-use lowrank_attach::{
-    Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs, largest_rank,
-};
+use lowrank_attach::{Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs};
 use lowrank_init::{Initialiser, Leading};
 use lowrank_record::{Need, Seed};
 use lowrank_train::Group;
@@ -116,13 +114,14 @@ impl<N: Subject> Prepared<N> {
         seed: Seed,
     ) -> Result<InputStatistics, AppError> {
         let calibration = self.shown(options, seed, INPUT_BATCHES)?;
-        let most = self.plan.sites.iter().map(|site| largest_rank(initialiser, site)).max().unwrap_or(1);
+        let plan = &self.plan;
+        let most = plan.sites.iter().map(|site| plan.largest_rank(initialiser, site)).max().unwrap_or(1);
         collect_inputs(
             &mut self.model.decoder,
-            &self.plan,
+            plan,
             &calibration,
             initialiser.inputs(most),
-            &|site| largest_rank(initialiser, site),
+            &|site| plan.largest_rank(initialiser, site),
             seed.at("init", "evidence"),
         )
         .input("collecting inputs")

@@ -193,8 +193,16 @@ impl<N: Subject> Prepared<N> {
                 let plan = self.plan.redistributed(initialiser, inputs, seed.at("init", "ranks"));
                 plan.while_doing(format!("giving out the ranks of {name}"))?
             }
-            _ => self.plan.clone(),
+            _ => self.chosen_plan(method)?,
         };
+        if chooses_rank(method)? {
+            let ranks = || plan.sites.iter().map(|site| site.rank);
+            let (least, most) = (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0));
+            progress.say(&format!(
+                "{name}: chose its ranks by the weights: {least} to {most} at {} layers",
+                plan.sites.len()
+            ));
+        }
         let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
         let way = Way { initialiser: initialiser.as_deref(), form: &*form, offset };
         let attached = attach(
@@ -224,6 +232,20 @@ impl<N: Subject> Prepared<N> {
         let seed = Seed(options.seed).at("head", "change");
         let (model, none) = (&mut self.model.decoder, Collected::default());
         attach(model, &self.head, way, none, seed, ADAPTER).while_doing("the head")
+    }
+
+    /// The plan with the ranks that the start of a method chooses from the weights; the plan itself where it does not.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] naming the layer whose rank cannot be chosen.
+    pub(crate) fn chosen_plan(&self, method: &Method) -> Result<Plan, AppError> {
+        match initialiser(method)? {
+            Some(initialiser) => self
+                .plan
+                .chosen(&self.model.decoder, &*initialiser)
+                .while_doing(format!("choosing the ranks of {}", method.name)),
+            None => Ok(self.plan.clone()),
+        }
     }
 
     /// Takes every adapter off and puts replaced weights back.
@@ -270,6 +292,14 @@ fn frozen<N: Subject>(model: &Model<N>) -> Result<Vec<(String, Matrix)>, AppErro
 /// [`AppError::Usage`] for a start that is not known.
 pub(crate) fn replaces_base(method: &Method) -> Result<bool, AppError> {
     Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.replaces_base()))
+}
+
+/// Whether the start of a method chooses the rank of each layer itself.
+///
+/// # Errors
+/// [`AppError::Usage`] for a start that is not known.
+pub(crate) fn chooses_rank(method: &Method) -> Result<bool, AppError> {
+    Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.chooses_rank()))
 }
 
 /// Values that are trained.
