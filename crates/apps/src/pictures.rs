@@ -209,13 +209,13 @@ fn decode(
     Ok(Pictures { records, classes, found: all })
 }
 
-/// Hash of images and classes in their order: what a run was trained on.
-pub(crate) fn hash(records: &[LabelledPicture], classes: &Classes) -> String {
-    let mut all = classes.names().join("\n");
-    for each in records {
+/// Hash of images and the numbers of their classes in their order: what a run was trained on.
+pub(crate) fn hash<'a>(images: impl Iterator<Item = &'a LabelledPicture>) -> String {
+    let mut all = String::new();
+    for each in images {
         let Picture { pixels, height, width, channels, .. } = &each.picture;
         let one = lowrank_store::hash::of_bytes(pixels);
-        all += &format!("\n{height} {width} {channels} {} {one}", each.class);
+        all += &format!("{height} {width} {channels} {} {one}\n", each.class);
     }
     lowrank_store::hash::of_bytes(all.as_bytes())
 }
