@@ -5,23 +5,23 @@ use std::path::Path;
 use lowrank_record::Seed;
 use lowrank_store::{json, jsonl, text};
 use lowrank_task::{
-    BigBench, Dataset, Example, HeldOut, Kind, Layout, Pick, Records, Summary, read_records, split, tokenize,
-    tokenize_plain_text,
+    BigBench, Dataset, Example, Goal, HeldOut, Kind, Labelled, Layout, Pick, Records, Summary,
+    label_by_answer, read_labelled, read_records, split, tokenize, tokenize_plain_text,
 };
 
 use crate::error::Because;
 use crate::{AppError, Model, embedded};
 
 /// Examples of a run.
-pub struct Data {
+pub struct Data<E = Example, S = Summary> {
     /// To train on.
-    pub train: Vec<Example>,
+    pub train: Vec<E>,
     /// To evaluate on; empty when nothing is held out.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<E>,
     /// What was read.
-    pub summary: Summary,
+    pub summary: S,
     /// What was read of a file of held-out data, if there is one.
-    pub held_out_summary: Option<Summary>,
+    pub held_out_summary: Option<S>,
     /// Hash of the examples in order, for resuming and for the adapter's records.
     pub hash: String,
 }
@@ -74,7 +74,7 @@ pub fn read(reading: &Reading<'_>, model: &Model, seed: Seed) -> Result<Data, Ap
 }
 
 /// At most so many examples, drawn from all over the file, in its order.
-fn sample(examples: Vec<Example>, at_most: usize, seed: Seed) -> Vec<Example> {
+pub(crate) fn sample(examples: Vec<Example>, at_most: usize, seed: Seed) -> Vec<Example> {
     if examples.len() <= at_most {
         return examples;
     }
@@ -150,6 +150,67 @@ fn document(file: &Path, limit: usize) -> Result<(Records, usize), AppError> {
             records.records.truncate(most);
             Ok((records, undecided))
         }
+    }
+}
+
+/// The first `limit` records of a file, 0 for all, for an encoder–decoder, and how many examples of a BIG-bench task have no
+/// single best choice.
+///
+/// # Errors
+/// [`AppError::Usage`] naming the file and the line.
+pub(crate) fn pair_records(file: &Path, limit: usize) -> Result<(Records, usize), AppError> {
+    let name = file.display();
+    if !file.is_file() {
+        return Err(AppError::usage(format!("no data file at {name}")));
+    }
+    match extension(file) {
+        "jsonl" | "ndjson" => Ok((lines(file, limit)?, 0)),
+        "json" => document(file, limit),
+        other => Err(AppError::usage(format!(
+            "{name}: .{other} files are not read for an encoder-decoder; write one JSON object a line into a .jsonl file \
+             (prompt/completion or question/answer), or give a BIG-bench task.json"
+        ))),
+    }
+}
+
+/// The first `limit` records of a file as labelled texts, 0 for all, and how many examples of a BIG-bench task have no single best
+/// choice. Of such a task the prefix is left out: it is the same for all.
+///
+/// # Errors
+/// [`AppError::Usage`] naming the file and the line.
+pub(crate) fn labelled(file: &Path, limit: usize, goal: Goal) -> Result<(Vec<Labelled>, usize), AppError> {
+    let name = file.display();
+    if !file.is_file() {
+        return Err(AppError::usage(format!("no data file at {name}")));
+    }
+    let most = if limit > 0 { limit } else { usize::MAX };
+    match extension(file) {
+        "jsonl" | "ndjson" => {
+            let mut lines = Vec::new();
+            for line in jsonl::read(file).input("reading the data")?.take(most) {
+                lines.push(line.input("reading the data")?);
+            }
+            Ok((read_labelled(lines, goal).input(&name)?, 0))
+        }
+        "json" => match json::read(file).input("reading the data")? {
+            serde_json::Value::Array(list) => {
+                let numbered = list.into_iter().take(most).enumerate();
+                let numbered = numbered.map(|(index, value)| (index + 1, value));
+                Ok((read_labelled(numbered, goal).input(&name)?, 0))
+            }
+            mut task => {
+                if let Some(task) = task.as_object_mut() {
+                    task.remove("task_prefix");
+                }
+                let BigBench { mut records, undecided, .. } = BigBench::from_json(&task).input(&name)?;
+                records.records.truncate(most);
+                Ok((label_by_answer(records, goal).input(&name)?, undecided))
+            }
+        },
+        other => Err(AppError::usage(format!(
+            "{name}: .{other} files are not read for an encoder; write one JSON object a line into a .jsonl file (text and label, \
+             or two texts and label), or give a BIG-bench task.json"
+        ))),
     }
 }
 

@@ -11,6 +11,7 @@ mod mount;
 mod plan;
 mod ranks;
 mod start;
+mod switch;
 mod targets;
 
 pub use collect::{Calibration, Gradients, admits_passes, collect};
@@ -20,4 +21,5 @@ pub use mount::{Attached, StoredParts, StoredStart, Way, attach, attach_stored, 
 pub use plan::{Plan, Site};
 pub use ranks::largest_rank;
 pub use start::Collected;
+pub use switch::{activate, mounted};
 pub use targets::Targets;

@@ -155,17 +155,17 @@ fn of_shape(site: &Site, values: Vec<f32>) -> Result<Matrix, AttachError> {
     Matrix::from_f32(values, site.shape).map_err(|_| AttachError::StoredBase { site: site.name.clone() })
 }
 
-/// The largest rows and columns over all layers of the plan, each by itself.
-fn largest(plan: &Plan) -> [usize; 2] {
-    let side = |axis: usize| plan.sites.iter().map(|site| site.shape[axis]).max().unwrap_or(0);
-    [side(0), side(1)]
+/// The largest rows, columns and rank over all layers of the plan, each by itself.
+fn largest(plan: &Plan) -> [usize; 3] {
+    let most = |of: &dyn Fn(&Site) -> usize| plan.sites.iter().map(of).max().unwrap_or(0);
+    [most(&|site| site.shape[0]), most(&|site| site.shape[1]), most(&|site| site.rank)]
 }
 
 fn form_site<'a>(
     site: &'a Site,
     base: &'a Matrix,
     seed: Seed,
-    largest: [usize; 2],
+    largest: [usize; 3],
     device: &'a lowrank_tensor::Device,
 ) -> FormSite<'a> {
     FormSite { name: &site.name, base, rank: site.rank, scale: site.scale, seed, largest, device }
@@ -286,10 +286,10 @@ pub fn restore_parts<N: Network>(
     let sites: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
     let of =
         |module: &str| sites.get(module).copied().ok_or_else(|| AttachError::UnknownSite(module.to_owned()));
-    let mut largest = [0; 2];
+    let mut largest = [0; 3];
     for each in &stored {
-        let shape = of(&each.module)?.shape();
-        largest = [largest[0].max(shape[0]), largest[1].max(shape[1])];
+        let [out, inp] = of(&each.module)?.shape();
+        largest = [largest[0].max(out), largest[1].max(inp), largest[2].max(each.rank)];
     }
     let mut built = BTreeMap::new();
     for StoredParts { module, shape, rank, parts } in stored {

@@ -12,6 +12,7 @@ pub use classes::Classes;
 pub use processor::Processor;
 
 use crate::error::TaskError;
+use crate::split::Sample;
 
 /// An image of 8 bits a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,14 @@ pub struct LabelledPicture {
     pub class: usize,
     /// Where it comes from: its file, or its number in one. For messages.
     pub place: String,
+}
+
+impl Sample for LabelledPicture {
+    type Content = [u8];
+
+    fn content(&self) -> &[u8] {
+        &self.picture.pixels
+    }
 }
 
 /// Images as a network takes them.

@@ -4,6 +4,7 @@ use lowrank_train::{Stopped, metrics::Line};
 use serde::Serialize;
 
 use super::prepare::Started;
+use crate::subject::Score;
 
 /// One start, trained.
 #[derive(Serialize)]
@@ -29,6 +30,12 @@ pub struct RunSummary {
     pub held_out_before: Option<f64>,
     /// Held-out loss of the adapter's values.
     pub held_out_after: Option<f64>,
+    /// What is told of held-out answers beside their loss, before the first step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score_before: Option<Score>,
+    /// The same of the adapter's values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
     /// Speed of the steps alone.
     pub tokens_per_second: Option<f64>,
     /// From the start of the command to the end of the first step.
@@ -55,6 +62,23 @@ pub struct RunSummary {
     pub(crate) started: Started,
 }
 
+impl RunSummary {
+    /// The ranks in a line, where training took some away.
+    #[must_use]
+    pub fn ranks(&self) -> Option<String> {
+        let begun: Vec<usize> = self.started.plan.sites.iter().map(|site| site.rank).collect();
+        let left: Vec<usize> = self.changes.iter().map(|change| change.rank).collect();
+        let (before, after) = (begun.iter().sum::<usize>(), left.iter().sum::<usize>());
+        if left.len() != begun.len() || before == after {
+            return None;
+        }
+        let least = left.iter().min().copied().unwrap_or(0);
+        let most = left.iter().max().copied().unwrap_or(0);
+        let mean = after as f64 / left.len().max(1) as f64;
+        Some(format!("{after} of {before} directions left: {least} to {most} a layer, {mean:.1} on average"))
+    }
+}
+
 fn stopped<S: serde::Serializer>(stopped: &Stopped, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(match stopped {
         Stopped::Finished => "finished",
@@ -68,7 +92,7 @@ fn stopped<S: serde::Serializer>(stopped: &Stopped, serializer: S) -> Result<S::
 pub struct SiteChange {
     /// The layer.
     pub site: String,
-    /// Rank of its factors.
+    /// Rank of its factors; of a form that takes directions away while it trains, those that are left.
     pub rank: usize,
     /// Frobenius norm of the change.
     pub norm: f64,

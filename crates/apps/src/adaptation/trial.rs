@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method, alignment, session, settings};
 use crate::error::Because;
+use crate::subject::Subject;
 use crate::watch::{Watch, Watched};
 use crate::{AppError, Progress};
 
@@ -52,19 +53,20 @@ pub(crate) enum Ended {
 ///
 /// # Errors
 /// As starting and training.
-pub(crate) fn measure(
-    prepared: &mut Prepared,
+pub(crate) fn measure<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
     method: &Method,
     start: &Path,
     energies: &BTreeMap<String, f64>,
     progress: &mut dyn Progress,
 ) -> Result<Cost, AppError> {
-    let options = Adaptation { steps: Some(MEASURED), ..options.clone() };
+    let (whole, options) = (options, Adaptation { steps: Some(MEASURED), ..options.clone() });
     let begun = progress.now();
     let started = prepared.start(&options, method, Some(start), progress)?;
     let start_seconds = progress.now() - begun;
-    let mut training = session::training_of(prepared, &options, &started)?;
+    // What a form does over the whole run: three steps alone might be too few for it.
+    let mut training = session::training_of(prepared, whole, method, &started)?;
     let first = training.gradients(0, 0).while_doing(format!("the first gradient of {}", method.name))?;
     let mean = |gradient: Vec<f32>| -> Vec<f32> {
         gradient.into_iter().map(|value| (f64::from(value) / first.weight) as f32).collect()
@@ -97,8 +99,8 @@ pub(crate) fn measure(
 ///
 /// # Errors
 /// As starting and training; numbers that are none are no error here.
-pub(crate) fn trial(
-    prepared: &mut Prepared,
+pub(crate) fn trial<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
     method: &Method,
     start: &Path,
@@ -106,7 +108,7 @@ pub(crate) fn trial(
 ) -> Result<Ended, AppError> {
     let started = prepared.start(options, method, Some(start), progress)?;
     let settings = quiet(settings::of(prepared, options, method.rate)?);
-    let mut training = session::training_of(prepared, options, &started)?;
+    let mut training = session::training_of(prepared, options, method, &started)?;
     let (outcome, _) = steps(&mut training, &settings, &method.name, progress);
     let ended = match outcome {
         Ok(Stopped::Interrupted) => Ended::Stopped,
@@ -133,8 +135,8 @@ fn quiet(settings: Settings) -> Settings {
     Settings { eval_every: 0, checkpoint_every: 0, early_stop: None, restore_best: false, ..settings }
 }
 
-fn steps(
-    training: &mut crate::objective::Training<'_>,
+fn steps<N: Subject>(
+    training: &mut crate::objective::Training<'_, N>,
     settings: &Settings,
     label: &str,
     progress: &mut dyn Progress,

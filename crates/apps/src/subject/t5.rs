@@ -8,7 +8,8 @@ use lowrank_models::{Network as _, T5};
 use lowrank_record::Seed;
 use lowrank_store::{TensorSource, hash, json, tensors};
 use lowrank_task::{
-    Batching, Dataset, EpochOrder, Example, HeldOut, PairBatch, Pick, Summary, TaskError, split, tokenize_pairs,
+    Batching, Dataset, EpochOrder, Example, HeldOut, PairBatch, Pick, Summary, TaskError, split,
+    tokenize_pairs,
 };
 use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{cpu, to_rows};
@@ -86,7 +87,9 @@ impl Subject for T5 {
     fn open(options: &Adaptation, progress: &mut dyn Progress) -> Result<Opened<T5>, AppError> {
         refuse(options)?;
         let (Some(path), Some(file)) = (&options.model, &options.data) else {
-            return Err(AppError::usage("--data FILE is needed with --model: what should the adapter learn?"));
+            return Err(AppError::usage(
+                "--data FILE is needed with --model: what should the adapter learn?",
+            ));
         };
         let model = open(path, options)?;
         progress.say(&T5::introduce(&model));
@@ -101,7 +104,10 @@ impl Subject for T5 {
         let hash = data::hash(&examples);
         let seed = Seed(options.seed).at("data", "split");
         if !(0.0..=0.9).contains(&options.held_out) {
-            return Err(AppError::usage(format!("--held-out {}: give a share from 0 to 0.9", options.held_out)));
+            return Err(AppError::usage(format!(
+                "--held-out {}: give a share from 0 to 0.9",
+                options.held_out
+            )));
         }
         let at_most = if options.eval_limit > 0 { options.eval_limit } else { usize::MAX };
         let (train, held_out, held_out_summary) = match &options.held_out_data {
@@ -246,7 +252,9 @@ fn refuse(options: &Adaptation) -> Result<(), AppError> {
         ("--packing", options.packing, "a pair is a row"),
     ];
     match given.iter().find(|(_, given, _)| *given) {
-        Some((flag, _, why)) => Err(AppError::usage(format!("{flag} means nothing to an encoder-decoder: {why}"))),
+        Some((flag, _, why)) => {
+            Err(AppError::usage(format!("{flag} means nothing to an encoder-decoder: {why}")))
+        }
         None => Ok(()),
     }
 }

@@ -8,15 +8,15 @@ use lowrank_models::{Network as _, Vision};
 use lowrank_record::Seed;
 use lowrank_store::{TensorSource, hash, json, tensors};
 use lowrank_task::{
-    Batching, Classes, EpochOrder, HeldOut, LabelledPicture, Pick, PictureBatch, Processor, TaskError,
-    held_out_places,
+    Batching, Classes, EpochOrder, HeldOut, LabelledPicture, Pick, PictureBatch, Processor, Sample, TaskError,
 };
 use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{cpu, to_rows};
 use lowrank_train::Failure;
 use serde_json::Value;
 
-use super::{CLASSES, Epoch, Opened, Order, Score, Sides, Subject, best};
+use super::encoder::{CLASSES, best};
+use super::{Epoch, Opened, Order, Score, Sides, Subject};
 use crate::adaptation::Adaptation;
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown};
 use crate::data::Data;
@@ -29,6 +29,14 @@ use crate::{AppError, Model, Progress};
 pub(crate) struct Seen {
     image: Arc<LabelledPicture>,
     eye: Arc<Eye>,
+}
+
+impl Sample for Seen {
+    type Content = [u8];
+
+    fn content(&self) -> &[u8] {
+        &self.image.picture.pixels
+    }
 }
 
 /// How a model looks at images.
@@ -104,7 +112,8 @@ impl Subject for Vision {
         };
         let seed = Seed(options.seed);
         let folder = Folder::open(path)?;
-        let Pictures { records, classes, found } = pictures::read(data, options.limit, &folder.processor, seed)?;
+        let Pictures { records, classes, found } =
+            pictures::read(data, options.limit, &folder.processor, seed)?;
         let (purpose, names, numbers) = folder.head(&classes, seed.at("head", "start"));
         let model = folder.model(path, purpose, options)?;
         progress.say(&Vision::introduce(&model));
@@ -161,10 +170,12 @@ impl Subject for Vision {
 
     fn fed(rows: &Vec<Seen>) -> Batch {
         let images: Vec<&LabelledPicture> = rows.iter().map(|each| &*each.image).collect();
-        let made = rows.first().map(|first| PictureBatch::of(&images, &first.eye.processor, first.eye.channels));
+        let made =
+            rows.first().map(|first| PictureBatch::of(&images, &first.eye.processor, first.eye.channels));
         // Every image was checked when it was read. Were one not as it was, the network would refuse the empty batch by name.
         let empty = PictureBatch { pixels: Vec::new(), targets: Vec::new(), batch: 0, height: 0, width: 0 };
-        let PictureBatch { pixels, targets, batch, height, width } = made.and_then(Result::ok).unwrap_or(empty);
+        let PictureBatch { pixels, targets, batch, height, width } =
+            made.and_then(Result::ok).unwrap_or(empty);
         let images = Images { pixels, batch, height, width };
         Batch { images, targets: Targets { ids: targets.into(), weights: None } }
     }
@@ -230,7 +241,8 @@ impl Subject for Vision {
         let ([height, width], batch) = (self.config.image, 2);
         let values = batch * self.config.channels * height * width;
         // All of [-1, 1], where normalised pixels lie, in no order that a patch would show.
-        let pixels = (0..values).map(|index| (index * 7919 + 13) as u32 % 256).map(|value| value as f32 / 127.5 - 1.0);
+        let pixels =
+            (0..values).map(|index| (index * 7919 + 13) as u32 % 256).map(|value| value as f32 / 127.5 - 1.0);
         let images = Images { pixels: pixels.collect(), batch, height, width };
         Ok(to_rows(self.outputs(&images).while_doing("running the model")?))
     }
@@ -314,11 +326,17 @@ impl Folder {
         (Purpose::Fresh { labels, seed }, data.clone(), (0..labels).collect())
     }
 
-    pub(crate) fn model(&self, path: &Path, purpose: Purpose, options: &Adaptation) -> Result<Model<Vision>, AppError> {
+    pub(crate) fn model(
+        &self,
+        path: &Path,
+        purpose: Purpose,
+        options: &Adaptation,
+    ) -> Result<Model<Vision>, AppError> {
         let name = path.display().to_string();
         let source: Arc<dyn TensorSource> = Arc::from(tensors::open(path).input("reading the model")?);
         let hash = hash::of_tensors(&*source).input("hashing the model")?;
-        let vision = Vision::from_checkpoint(self.config.clone(), source, purpose, options.widen.hold(), &cpu());
+        let vision =
+            Vision::from_checkpoint(self.config.clone(), source, purpose, options.widen.hold(), &cpu());
         Model::beside(vision.input(format!("the model {name}"))?, usize::MAX, path, &name, hash)
     }
 }
@@ -354,14 +372,11 @@ fn split(options: &Adaptation, all: Vec<Seen>) -> Result<(Vec<Seen>, Vec<Seen>),
         return Ok((all, Vec::new()));
     }
     let at_most = if options.eval_limit > 0 { options.eval_limit } else { usize::MAX };
-    let pixels: Vec<&[u8]> = all.iter().map(|each| each.image.picture.pixels.as_slice()).collect();
     let (share, seed) =
         (HeldOut::Share { share: options.held_out, at_most }, Seed(options.seed).at("data", "split"));
-    let out = held_out_places(&pixels, share, Pick::Anywhere(seed))
-        .input("holding data out (--held-out 0 holds nothing out)")?;
-    let (held_out, train): (Vec<_>, Vec<_>) = all.into_iter().zip(out).partition(|(_, out)| *out);
-    let images = |side: Vec<(Seen, bool)>| side.into_iter().map(|(each, _)| each).collect();
-    Ok((images(train), images(held_out)))
+    let parts = lowrank_task::split(all, share, Pick::Anywhere(seed));
+    let parts = parts.input("holding data out (--held-out 0 holds nothing out)")?;
+    Ok((parts.train, parts.held_out))
 }
 
 /// Refuses what means nothing to a network that looks at images.

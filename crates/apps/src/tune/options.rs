@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::adaptation::{Adaptation, Method, OWN_START};
-use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
+use crate::choices::{
+    FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, TaskChoice, Widen,
+};
 use crate::options::key_value;
 use crate::{AppError, Progress, recipes};
 
@@ -19,6 +21,10 @@ pub struct Tune {
     #[arg(long, value_name = "DIR|FILE", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// What an encoder should learn (BERT, RoBERTa, MiniLM); its data are records of text (or two texts) and label
+    #[arg(long, value_name = "TASK", value_enum, help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskChoice>,
     /// Training data: JSONL or a JSON list (text, prompt/completion, question/answer or messages), a BIG-bench task.json, or
     /// plain text
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
@@ -112,6 +118,11 @@ pub struct Tune {
     #[arg(long, help_heading = "Adapter")]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompress: bool,
+    /// The type of PEFT's that the adapter is written in: that of its form (own), or a plain LoRA (lora), exact where the change is a
+    /// product of thin factors (vera, adalora), the best of its rank with the error told elsewhere
+    #[arg(long, default_value = "own", value_enum, help_heading = "Adapter")]
+    #[serde(default = "own_type")]
+    pub peft_type: PeftType,
     /// Records that a start from gradients sees, drawn from the training data; 0 is the batch of the first step, for a start from inputs those of the first sixteen
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration: usize,
@@ -208,6 +219,11 @@ pub struct Tune {
     pub compare: Vec<String>,
 }
 
+/// Recipes of versions that knew no other.
+fn own_type() -> PeftType {
+    PeftType::Own
+}
+
 /// Where an adapter starts when nothing is said.
 const INIT: &str = "lora-ga";
 /// Its form.
@@ -300,6 +316,7 @@ impl Tune {
         let options = self.clone();
         Adaptation {
             model: options.model,
+            task: options.task,
             data: options.data,
             held_out_data: options.held_out_data,
             held_out: options.held_out,

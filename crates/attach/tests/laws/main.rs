@@ -5,4 +5,5 @@
 mod evidence;
 mod inputs;
 mod mounting;
+mod networks;
 mod small;

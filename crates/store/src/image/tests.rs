@@ -75,7 +75,7 @@ fn jpeg_files_become_grey_or_colour() {
 
 #[test]
 fn damage_is_named() {
-    let whole = png_of(RGB_KIND, 8, [4, 4], &[&[9; 12]; 4]);
+    let whole = png_of(RGB_KIND, 8, [4, 4], &[&[9; 12][..]; 4]);
     let said = |bytes: &[u8]| decode(bytes).map_or_else(|error| error.to_string(), |_| "read".to_owned());
     assert_eq!(said(&whole), "read");
     assert!(said(b"GIF89a").contains("neither a PNG nor a JPEG"));

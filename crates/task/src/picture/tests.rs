@@ -1,6 +1,8 @@
+use lowrank_record::Seed;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{HeldOut, Pick, split};
 
 /// The image of `tests/reference/pillow.py`.
 fn picture(height: usize, width: usize, channels: usize) -> Picture {
@@ -116,4 +118,13 @@ fn images_that_do_not_fit_are_named() {
     (small["do_center_crop"], small["crop_size"]) = (json!(true), json!({"height": 8, "width": 4}));
     assert!(said(&two, &Processor::from_json(&small).unwrap(), 3).contains("crop_size"));
     assert!(matches!(PictureBatch::of(&[], &processor, 3), Err(TaskError::NoRecords)));
+}
+
+#[test]
+fn copies_of_an_image_are_held_out_together() {
+    let all: Vec<LabelledPicture> =
+        (0..20).map(|index| labelled(picture(2 + index % 5, 3, 3), index % 2)).collect();
+    let sides = split(all, HeldOut::Count(3), Pick::Anywhere(Seed(2))).unwrap();
+    assert_eq!(sides.held_out.len(), 4, "one image in four copies");
+    assert!(sides.held_out.iter().all(|each| each.picture == sides.held_out[0].picture));
 }
