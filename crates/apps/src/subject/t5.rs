@@ -17,13 +17,13 @@ use lowrank_train::Failure;
 
 use super::{Epoch, Laying, Opened, Order, Sides, Subject};
 use crate::adaptation::Adaptation;
-use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown};
+use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::{self, Data, pair_records};
 use crate::error::Because;
 use crate::{AppError, Model, Progress};
 
 /// Longest text of a side where nothing else is asked: T5 was trained on no longer ones.
-const LENGTH: usize = 512;
+pub(crate) const LENGTH: usize = 512;
 
 /// How pairs are laid.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,12 @@ pub(crate) struct PairLaying {
     batching: Batching,
     /// What a decoder begins with.
     start: u32,
+}
+
+impl PairLaying {
+    pub(crate) fn new(batching: Batching, start: u32) -> PairLaying {
+        PairLaying { batching, start }
+    }
 }
 
 impl Laying for PairLaying {
@@ -91,7 +97,7 @@ impl Subject for T5 {
                 "--data FILE is needed with --model: what should the adapter learn?",
             ));
         };
-        let model = open(path, options)?;
+        let model = open(path, options.widen)?;
         progress.say(&T5::introduce(&model));
         let max_length = if options.max_length > 0 { options.max_length } else { LENGTH };
         let read = |file: &Path, limit: usize| -> Result<Dataset, AppError> {
@@ -229,13 +235,13 @@ impl Subject for T5 {
 ///
 /// # Errors
 /// [`AppError::Usage`] with what is missing or damaged.
-pub(crate) fn open(path: &Path, options: &Adaptation) -> Result<Model<T5>, AppError> {
+pub(crate) fn open(path: &Path, widen: Widen) -> Result<Model<T5>, AppError> {
     let name = path.display().to_string();
     let json = json::read(&path.join("config.json")).input("reading the model")?;
     let config = Config::from_json(&json).input(format!("{name}/config.json"))?;
     let source: Arc<dyn TensorSource> = Arc::from(tensors::open(path).input("reading the model")?);
     let hash = hash::of_tensors(&*source).input("hashing the model")?;
-    let t5 = T5::from_checkpoint(config, source, options.widen.hold(), &cpu());
+    let t5 = T5::from_checkpoint(config, source, widen.hold(), &cpu());
     let t5 = t5.input(format!("the model {name}"))?;
     let rows = t5.config.vocabulary;
     Model::beside(t5, rows, path, &name, hash)

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::encoder::{CLASSES, best};
 use super::{Epoch, Opened, Order, Score, Sides, Subject};
 use crate::adaptation::Adaptation;
-use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown};
+use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::Data;
 use crate::error::Because;
 use crate::pictures::{self, Pictures};
@@ -115,7 +115,7 @@ impl Subject for Vision {
         let Pictures { records, classes, found } =
             pictures::read(data, options.limit, &folder.processor, seed)?;
         let (purpose, names, numbers) = folder.head(&classes, seed.at("head", "start"));
-        let model = folder.model(path, purpose, options)?;
+        let model = folder.model(path, purpose, options.widen)?;
         progress.say(&Vision::introduce(&model));
         if let Purpose::Fresh { labels, .. } = purpose {
             progress.say(&format!(
@@ -304,7 +304,7 @@ impl Folder {
     }
 
     /// The names of the file's head, in the order of its answers; none without a head.
-    fn classes(&self) -> Option<Classes> {
+    pub(crate) fn classes(&self) -> Option<Classes> {
         if !matches!(Purpose::of(&self.json), Ok(Purpose::Classify)) {
             return None;
         }
@@ -330,19 +330,18 @@ impl Folder {
         &self,
         path: &Path,
         purpose: Purpose,
-        options: &Adaptation,
+        widen: Widen,
     ) -> Result<Model<Vision>, AppError> {
         let name = path.display().to_string();
         let source: Arc<dyn TensorSource> = Arc::from(tensors::open(path).input("reading the model")?);
         let hash = hash::of_tensors(&*source).input("hashing the model")?;
-        let vision =
-            Vision::from_checkpoint(self.config.clone(), source, purpose, options.widen.hold(), &cpu());
+        let vision = Vision::from_checkpoint(self.config.clone(), source, purpose, widen.hold(), &cpu());
         Model::beside(vision.input(format!("the model {name}"))?, usize::MAX, path, &name, hash)
     }
 }
 
 /// The images with the classes' numbers in the model, every one of a size that the model takes.
-fn seen(
+pub(crate) fn seen(
     mut records: Vec<LabelledPicture>,
     numbers: &[usize],
     folder: &Folder,
