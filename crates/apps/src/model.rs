@@ -173,20 +173,7 @@ impl Model {
     /// # Errors
     /// [`AppError::Usage`] with what does not fit.
     pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
-        self.check_base(&adapter.provenance, folder)?;
-        if adapter.provenance.contains_key(OFFSET) {
-            return Err(AppError::usage(format!(
-                "{} holds the factors that a training began with, which belong on a changed base; give the adapter folder \
-                 around it",
-                folder.display()
-            )));
-        }
-        if let Some(key) = adapter.config.unsupported() {
-            return Err(AppError::usage(format!(
-                "the adapter {} uses {key}, which lowrank does not apply",
-                folder.display()
-            )));
-        }
+        self.check_use(adapter, folder)?;
         if !adapter.whole.is_empty() {
             let names: Vec<&str> = adapter.whole.iter().map(|whole| whole.name.as_str()).collect();
             return Err(AppError::usage(format!(
@@ -277,6 +264,28 @@ impl<N: Network> Model<N> {
             if linear.adapters().iter().any(|mounted| mounted.name == adapter) {
                 linear.unmount(adapter).while_doing(&name)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether an adapter belongs on this model and is of a kind that is applied, whole layers aside.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] with what does not fit.
+    pub(crate) fn check_use(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
+        self.check_base(&adapter.provenance, folder)?;
+        if adapter.provenance.contains_key(OFFSET) {
+            return Err(AppError::usage(format!(
+                "{} holds the factors that a training began with, which belong on a changed base; give the adapter folder \
+                 around it",
+                folder.display()
+            )));
+        }
+        if let Some(key) = adapter.config.unsupported() {
+            return Err(AppError::usage(format!(
+                "the adapter {} uses {key}, which lowrank does not apply",
+                folder.display()
+            )));
         }
         Ok(())
     }

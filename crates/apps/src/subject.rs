@@ -2,7 +2,7 @@
 //! batches, what is measured, and what of it is trained whole. A kind of network joins by a file and a line in [`kind`].
 
 mod decoder;
-mod encoder;
+pub(crate) mod encoder;
 pub(crate) mod t5;
 pub(crate) mod vision;
 
@@ -234,13 +234,21 @@ pub(crate) trait Subject: Network + Sized + 'static {
         Ok(())
     }
 
+    /// Whether the base that a start leaves can be written, known before anything is computed.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] where it cannot.
+    fn admits_base(out: &Path) -> Result<(), AppError> {
+        Err(AppError::usage(format!("--base-out {}: only the base of a decoder is written", out.display())))
+    }
+
     /// Writes the base that a start left.
     ///
     /// # Errors
-    /// [`AppError::Usage`] where that is not supported or the folder exists, [`AppError::Failed`] when it cannot be written.
+    /// As [`Subject::admits_base`]; [`AppError::Usage`] when the folder exists, [`AppError::Failed`] when it cannot be written.
     fn write_base(model: &Model<Self>, out: &Path, existing: Existing) -> Result<(), AppError> {
         let _ = (model, existing);
-        Err(AppError::usage(format!("--base-out {}: only the base of a decoder is written", out.display())))
+        Self::admits_base(out)
     }
 }
 
@@ -277,6 +285,14 @@ pub(crate) fn kind(options: &Adaptation) -> Result<Kind, AppError> {
         ))),
         (None, found) => Ok(found.unwrap_or(Kind::Decoder)),
     }
+}
+
+/// The kind of network in a directory, beside the decoders; `None` for those and for files.
+///
+/// # Errors
+/// [`AppError::Usage`] for a `config.json` that cannot be read.
+pub(crate) fn kind_of(model: &Path) -> Result<Option<Kind>, AppError> {
+    Ok(model_type(model)?.as_deref().and_then(kind_of_type))
 }
 
 /// The type in the `config.json` of a directory, if there is one.

@@ -39,6 +39,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
 }
 
 fn tune_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
+    options.base_out.as_deref().map_or(Ok(()), N::admits_base)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let replaces = brings_its_base(&methods)?;
     if options.base_out.is_some() && !replaces {
@@ -134,6 +135,7 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
 }
 
 fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, AppError> {
+    options.base_out.as_deref().map_or(Ok(()), N::admits_base)?;
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     output::admit(&out, options.overwrite, Writes::Folder(&STARTED_FILES))?;

@@ -18,7 +18,8 @@ fn ready() -> Folder {
 /// Six steps unless others are asked for.
 fn tune<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let steps: &[&str] = if more.contains(&"--steps") { &[] } else { &["--steps", "6"] };
-    [&["tune", "--model", "t5", "--data", "sums.jsonl", "--held-out", "0.2"][..], &QUICK, steps, more].concat()
+    [&["tune", "--model", "t5", "--data", "sums.jsonl", "--held-out", "0.2"][..], &QUICK, steps, more]
+        .concat()
 }
 
 fn loss(folder: &Folder, more: &[&str]) -> f64 {

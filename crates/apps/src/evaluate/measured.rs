@@ -35,6 +35,10 @@ pub(super) fn measured<N: Subject>(
     if let Some((flag, _)) = of_decoders.iter().find(|(_, given)| *given) {
         return Err(AppError::usage(format!("{flag} is for decoders: give --data alone")));
     }
+    if let Some(out) = options.dump_logits.as_deref().filter(|out| out.exists()) {
+        let out = out.display();
+        return Err(AppError::usage(format!("{out} exists already; give --dump-logits another name")));
+    }
     let rows = in_order::<N>(examples, laying).input("batching the data")?;
     progress.begin("evaluation", rows.len() as u64);
     let (mut loss, mut weight) = (0.0, 0.0);

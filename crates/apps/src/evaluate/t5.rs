@@ -14,9 +14,15 @@ use crate::subject::Subject;
 use crate::subject::t5::{LENGTH, PairLaying, open};
 use crate::{AppError, Progress};
 
-pub(super) fn evaluate(options: &Evaluate, path: &Path, progress: &mut dyn Progress) -> Result<Evaluation, AppError> {
+pub(super) fn evaluate(
+    options: &Evaluate,
+    path: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation, AppError> {
     let Some(file) = &options.data else {
-        return Err(AppError::usage("--data FILE is needed: prompts with completions, or questions with answers"));
+        return Err(AppError::usage(
+            "--data FILE is needed: prompts with completions, or questions with answers",
+        ));
     };
     let mut model = open(path, options.widen)?;
     if let Some(folder) = &options.adapter {
@@ -31,7 +37,8 @@ pub(super) fn evaluate(options: &Evaluate, path: &Path, progress: &mut dyn Progr
     for line in read.summary.to_string().lines() {
         progress.say(line);
     }
-    let longest = |side: &dyn Fn(&lowrank_task::Example) -> usize| read.examples.iter().map(side).max().unwrap_or(0);
+    let longest =
+        |side: &dyn Fn(&lowrank_task::Example) -> usize| read.examples.iter().map(side).max().unwrap_or(0);
     let answer = longest(&|example| example.tokens.len() - example.prompt().len());
     let pad = model.tokenizer()?.pad();
     let batching = Batching { batch: options.batch, time: read.summary.longest, packing: false, pad };

@@ -14,17 +14,22 @@ use crate::error::Because;
 use crate::pictures::{self, Pictures};
 use crate::subject::encoder::CLASSES;
 use crate::subject::vision::{Folder, Seen, seen};
-use crate::subject::{Order, Subject};
+use crate::subject::Subject;
 use crate::{AppError, Progress};
 
-pub(super) fn evaluate(options: &Evaluate, path: &Path, progress: &mut dyn Progress) -> Result<Evaluation, AppError> {
+pub(super) fn evaluate(
+    options: &Evaluate,
+    path: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation, AppError> {
     let Some(data) = &options.data else {
         return Err(AppError::usage(
             "--data is needed: a folder of class folders, an IDX file, or a BIG-bench task of images",
         ));
     };
     let folder = Folder::open(path)?;
-    let adapter = options.adapter.as_deref().map(AdapterFolder::read).transpose().input("reading the adapter")?;
+    let adapter =
+        options.adapter.as_deref().map(AdapterFolder::read).transpose().input("reading the adapter")?;
     let (purpose, classes) = head(&folder, adapter.as_ref(), path)?;
     let mut model = folder.model(path, purpose, options.widen)?;
     if let (Some(adapter), Some(place)) = (adapter, &options.adapter) {
@@ -46,9 +51,14 @@ pub(super) fn evaluate(options: &Evaluate, path: &Path, progress: &mut dyn Progr
 }
 
 /// The head to build and its classes: what the adapter stores whole takes the place of its weights.
-fn head(folder: &Folder, adapter: Option<&AdapterFolder>, path: &Path) -> Result<(Purpose, Classes), AppError> {
+fn head(
+    folder: &Folder,
+    adapter: Option<&AdapterFolder>,
+    path: &Path,
+) -> Result<(Purpose, Classes), AppError> {
     let of_file = folder.classes();
-    let whole = adapter.and_then(|adapter| adapter.whole.iter().find(|each| each.name.ends_with("classifier.weight")));
+    let whole = adapter
+        .and_then(|adapter| adapter.whole.iter().find(|each| each.name.ends_with("classifier.weight")));
     let Some(whole) = whole else {
         let classes = of_file.ok_or_else(|| {
             AppError::usage(format!(
@@ -101,6 +111,7 @@ fn of_version_5(mut adapter: AdapterFolder, model: &Vision, place: &Path) -> Res
             place.display()
         )));
     }
-    adapter.config.targets = Targets::List(adapter.factors.iter().map(|factor| factor.module.clone()).collect());
+    adapter.config.targets =
+        Targets::List(adapter.factors.iter().map(|factor| factor.module.clone()).collect());
     Ok(adapter)
 }

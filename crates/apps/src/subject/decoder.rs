@@ -202,6 +202,10 @@ impl Subject for Decoder {
         vec![(PROMPT, format.to_owned())]
     }
 
+    fn admits_base(_out: &Path) -> Result<(), AppError> {
+        Ok(())
+    }
+
     fn write_base(model: &Model, out: &Path, existing: Existing) -> Result<(), AppError> {
         write_directory(model, out, lowrank_store::Format::F32, existing)
     }

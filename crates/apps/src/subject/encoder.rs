@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{Epoch, Laying, Opened, Order, Score, Sides, Subject};
 use crate::adaptation::Adaptation;
-use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, TaskChoice};
+use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, TaskChoice, Widen};
 use crate::data::{Data, labelled};
 use crate::error::Because;
 use crate::{AppError, Model, Progress};
@@ -27,7 +27,7 @@ use crate::{AppError, Model, Progress};
 const LENGTH: usize = 512;
 
 /// The classes of an adapter in order, in its provenance: a JSON list.
-pub(super) const CLASSES: &str = "lowrank.classes";
+pub(crate) const CLASSES: &str = "lowrank.classes";
 
 /// How sequences are laid.
 #[derive(Debug, Clone, Copy)]
@@ -73,17 +73,13 @@ impl Subject for Encoder {
                 "--task needs an encoder and its data: give --model DIR and --data FILE",
             ));
         };
-        let goal = match options.task {
-            Some(TaskChoice::Regression) => Goal::Number,
-            Some(TaskChoice::MaskedLm) => Goal::Hidden,
-            Some(TaskChoice::Classification) | None => Goal::Class,
-        };
+        let goal = options.task.map_or(Goal::Class, goal);
         let (config_json, config) = configuration(path)?;
         let (records, undecided) = labelled(file, options.limit, goal)?;
         let mut names =
             if goal == Goal::Class { classes(&records).input(file.display())? } else { Vec::new() };
         let purpose = purpose(goal, &config_json, &mut names, options.seed);
-        let model = model(path, config, purpose, options)?;
+        let model = model(path, config, purpose, options.widen)?;
         progress.say(&Encoder::introduce(&model));
         if let Purpose::Fresh { labels, .. } = purpose {
             let of = if goal == Goal::Class { format!("{labels} classes") } else { "a number".to_owned() };
@@ -308,6 +304,21 @@ fn pearson(a: &[f32], b: &[f32]) -> f64 {
     if size > 0.0 { ab / size } else { 0.0 }
 }
 
+/// What is learned in a task.
+pub(crate) fn goal(task: TaskChoice) -> Goal {
+    match task {
+        TaskChoice::Classification => Goal::Class,
+        TaskChoice::Regression => Goal::Number,
+        TaskChoice::MaskedLm => Goal::Hidden,
+    }
+}
+
+impl SequenceLaying {
+    pub(crate) fn new(batching: Batching, hiding: Option<Hiding>) -> SequenceLaying {
+        SequenceLaying { batching, hiding }
+    }
+}
+
 /// Refuses what means nothing to an encoder.
 fn refuse(options: &Adaptation) -> Result<(), AppError> {
     let given = [
@@ -323,7 +334,7 @@ fn refuse(options: &Adaptation) -> Result<(), AppError> {
     }
 }
 
-fn configuration(path: &Path) -> Result<(Value, Config), AppError> {
+pub(crate) fn configuration(path: &Path) -> Result<(Value, Config), AppError> {
     let name = path.display();
     let file = path.join("config.json");
     if !file.is_file() {
@@ -337,7 +348,7 @@ fn configuration(path: &Path) -> Result<(Value, Config), AppError> {
 }
 
 /// The head that is needed: that of the file where it answers the same, else a new one. Classes take the order of the file.
-fn purpose(goal: Goal, config: &Value, classes: &mut Vec<String>, seed: u64) -> Purpose {
+pub(crate) fn purpose(goal: Goal, config: &Value, classes: &mut Vec<String>, seed: u64) -> Purpose {
     let is_classifier = matches!(Purpose::of(config), Ok(Purpose::Classify));
     let seed = Seed(seed).at("head", "start");
     let count = config["id2label"].as_object().map_or(0, serde_json::Map::len);
@@ -364,23 +375,23 @@ fn purpose(goal: Goal, config: &Value, classes: &mut Vec<String>, seed: u64) -> 
     }
 }
 
-fn model(
+pub(crate) fn model(
     path: &Path,
     config: Config,
     purpose: Purpose,
-    options: &Adaptation,
+    widen: Widen,
 ) -> Result<Model<Encoder>, AppError> {
     let name = path.display().to_string();
     let source: Arc<dyn TensorSource> = Arc::from(tensors::open(path).input("reading the model")?);
     let hash = hash::of_tensors(&*source).input("hashing the model")?;
-    let encoder = Encoder::from_checkpoint(config, source, purpose, options.widen.hold(), &cpu());
+    let encoder = Encoder::from_checkpoint(config, source, purpose, widen.hold(), &cpu());
     let encoder = encoder.input(format!("the model {name}"))?;
     let rows = encoder.config.vocabulary;
     Model::beside(encoder, rows, path, &name, hash)
 }
 
 /// What stands for hidden tokens.
-fn hiding(model: &Model<Encoder>) -> Result<Hiding, AppError> {
+pub(crate) fn hiding(model: &Model<Encoder>) -> Result<Hiding, AppError> {
     let tokenizer = model.tokenizer()?;
     let mask = ["[MASK]", "<mask>"].into_iter().find_map(|name| tokenizer.token_id(name));
     let mask = mask.ok_or_else(|| {
