@@ -255,7 +255,6 @@ fn refuse(options: &Adaptation) -> Result<(), AppError> {
         ("--shown learned", options.shown == Shown::Learned, "the encoder is fed nothing that is learned"),
         ("--calibration-tokens", options.calibration_tokens.is_some(), "give --calibration N"),
         ("--recompute blocks", options.recompute == RecomputeChoice::Blocks, "all activations are kept"),
-        ("--packing", options.packing, "a pair is a row"),
     ];
     match given.iter().find(|(_, given, _)| *given) {
         Some((flag, _, why)) => {

@@ -387,7 +387,6 @@ fn refuse(options: &Adaptation) -> Result<(), AppError> {
         ("--calibration-tokens", options.calibration_tokens.is_some(), "give --calibration N"),
         ("--recompute blocks", options.recompute == RecomputeChoice::Blocks, "all activations are kept"),
         ("--max-length", options.max_length != 0, "preprocessor_config.json says the size"),
-        ("--packing", options.packing, "an image is a row"),
     ];
     match given.iter().find(|(_, given, _)| *given) {
         Some((flag, _, why)) => {
