@@ -12,9 +12,9 @@ use lowrank_tensor::to_rows;
 use super::{Evaluate, Evaluation, measured};
 use crate::error::Because;
 use crate::pictures::{self, Pictures};
+use crate::subject::Subject;
 use crate::subject::encoder::CLASSES;
 use crate::subject::vision::{Folder, Seen, seen};
-use crate::subject::Subject;
 use crate::{AppError, Progress};
 
 pub(super) fn evaluate(
@@ -96,7 +96,9 @@ fn head(
 fn of_version_5(mut adapter: AdapterFolder, model: &Vision, place: &Path) -> Result<AdapterFolder, AppError> {
     let mut renamed = false;
     for factor in &mut adapter.factors {
-        if let Some(name) = names::of_version_5(model.config.family, &factor.module) {
+        // DINOv2's feed-forward layers have kept their names.
+        let today = names::of_version_5(model.config.family, &factor.module);
+        if let Some(name) = today.filter(|name| *name != factor.module) {
             factor.module = name;
             renamed = true;
         }
