@@ -14,7 +14,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lowrank_models::{Decoder, Encoder};
+use lowrank_models::{Decoder, Encoder, T5, Vision};
 
 pub use options::{Compare, Equal};
 pub use outcome::{Compared, Entry, Planned};
@@ -40,6 +40,8 @@ pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compare
     match kind(&options.adaptation())? {
         Kind::Decoder => compare_on::<Decoder>(&options, progress),
         Kind::Encoder => compare_on::<Encoder>(&options, progress),
+        Kind::Vision => compare_on::<Vision>(&options, progress),
+        Kind::T5 => compare_on::<T5>(&options, progress),
     }
 }
 
@@ -114,6 +116,8 @@ pub fn dry_run(options: &Compare, progress: &mut dyn Progress) -> Result<Planned
     match kind(&options.adaptation())? {
         Kind::Decoder => planned_on::<Decoder>(&options, progress),
         Kind::Encoder => planned_on::<Encoder>(&options, progress),
+        Kind::Vision => planned_on::<Vision>(&options, progress),
+        Kind::T5 => planned_on::<T5>(&options, progress),
     }
 }
 

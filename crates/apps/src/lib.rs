@@ -23,6 +23,7 @@ mod objective;
 pub mod options;
 mod output;
 mod page;
+mod pictures;
 pub mod pretrain;
 mod progress;
 mod questions;

@@ -6,7 +6,7 @@ mod report;
 
 use std::path::Path;
 
-use lowrank_models::{Decoder, Encoder};
+use lowrank_models::{Decoder, Encoder, T5, Vision};
 use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
 
@@ -33,6 +33,8 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     match kind(&options.adaptation())? {
         Kind::Decoder => tune_on::<Decoder>(&options, progress),
         Kind::Encoder => tune_on::<Encoder>(&options, progress),
+        Kind::Vision => tune_on::<Vision>(&options, progress),
+        Kind::T5 => tune_on::<T5>(&options, progress),
     }
 }
 
@@ -127,6 +129,8 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     match kind(&options.adaptation())? {
         Kind::Decoder => init_on::<Decoder>(options, progress),
         Kind::Encoder => init_on::<Encoder>(options, progress),
+        Kind::Vision => init_on::<Vision>(options, progress),
+        Kind::T5 => init_on::<T5>(options, progress),
     }
 }
 
@@ -222,6 +226,8 @@ fn predicted(options: &Tune, train: bool, progress: &mut dyn Progress) -> Result
     match kind(&options.adaptation())? {
         Kind::Decoder => predicted_on::<Decoder>(options, train, progress),
         Kind::Encoder => predicted_on::<Encoder>(options, train, progress),
+        Kind::Vision => predicted_on::<Vision>(options, train, progress),
+        Kind::T5 => predicted_on::<T5>(options, train, progress),
     }
 }
 
@@ -257,6 +263,8 @@ pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, App
     match kind(&ground)? {
         Kind::Decoder => Prepared::<Decoder>::open(&ground, &methods, progress).map(drop)?,
         Kind::Encoder => Prepared::<Encoder>::open(&ground, &methods, progress).map(drop)?,
+        Kind::Vision => Prepared::<Vision>::open(&ground, &methods, progress).map(drop)?,
+        Kind::T5 => Prepared::<T5>::open(&ground, &methods, progress).map(drop)?,
     }
     crate::options::print(&options)
 }
