@@ -126,8 +126,10 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         return Err(AppError::usage("`init` starts one adapter"));
     };
     let before_start = progress.now();
+    progress.reset_peak();
     let started = prepared.start(&ground, method, None, progress)?;
     let start_seconds = progress.now() - before_start;
+    let start_peak_bytes = progress.peak_memory();
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
         write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(options))?;
@@ -148,6 +150,8 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         evidence_peak_bytes: started.evidence.peak,
         evidence_seconds: started.evidence.seconds,
         start_seconds,
+        start_peak_bytes,
+        captured: adaptation::captured(&started),
         verified,
         seconds: progress.now() - begun,
     })

@@ -100,7 +100,7 @@ pub(super) static CARD: Card = Card {
          compare with eva-control",
         "equal ratios go by component and then by the model's order, where PEFT's sort leaves them to chance",
         "the alpha of a layer whose rank changed keeps its scale, also with rank-stabilised scaling, where PEFT's does not",
-        "layers up to 2048 wide take moments of all batches, at most 256; wider ones stop when they have settled",
+        "layers up to 1024 wide take moments of all batches, at most 256; wider ones stop when they have settled",
         "settled by cosine is not the same as equal to all data's components: with equal variances single components never \
          settle, hence stop = captured by default",
     ],
