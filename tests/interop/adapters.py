@@ -81,7 +81,9 @@ def compare(model: Path, start: list[str], scaling: list[str], work: Path) -> tu
     ours = program.logits(base, tokens, work, adapter)
     moved = program.difference(ours, load_file(model / "expected.safetensors")["logits"], lengths)
     worst, found = 0.0, []
-    for low in (False, True):
+    # PEFT cannot cut tensors that are not there yet: it loads no AdaLoRA with a rank pattern in this way, its own neither.
+    kind = json.loads((adapter / "adapter_config.json").read_text())["peft_type"]
+    for low in (False,) if kind == "ADALORA" else (False, True):
         theirs, loaded, warned = peft_logits(base, adapter, rows, low)
         worst = max(worst, program.difference(ours, theirs, lengths))
         found += warned + faults(adapter, loaded)
@@ -98,6 +100,8 @@ def main() -> int:
     for model in MODELS:
         ways = [(start, flags, scaling) for start, flags in program.STARTS.items() for scaling in SCALINGS]
         ways += [(form, flags, "alpha/r") for form, flags in program.FORMS.items()]
+        # PEFT has one rank, and AdaLoRA one scale, for all layers: ours have their own.
+        ways += [(form, program.FORMS[form], scaling) for form in ["vera", "adalora"] for scaling in SCALINGS if scaling != "alpha/r"]
         for start, flags, scaling in ways:
             for extra in [SCALINGS[scaling]]:
                 what = f"{model}, {start}, {scaling}"

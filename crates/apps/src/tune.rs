@@ -202,7 +202,10 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = options.resolved(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    if let [method] = &methods[..] {
+        prepared.plan = prepared.chosen_plan(method)?;
+    }
     prepared.describe(&ground, progress);
     adaptation::predict(&prepared, &ground, &methods, true, progress)
 }
@@ -214,7 +217,10 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
 pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = options.composed(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    if let [method] = &methods[..] {
+        prepared.plan = prepared.chosen_plan(method)?;
+    }
     prepared.describe(&ground, progress);
     adaptation::predict(&prepared, &ground, &methods, false, progress)
 }
@@ -235,6 +241,7 @@ fn written<'a>(options: &'a Tune, out: &'a Path, steps: Option<u64>) -> Written<
         existing: existing(options),
         base: options.base_out.as_deref(),
         recompress: options.recompress,
+        peft_type: options.peft_type,
         steps,
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use faer::{Mat, MatRef};
 use lowrank_init::{CollectedInputs, Inputs, InputsCollector, InputsWanted};
 use lowrank_linalg::LinalgError;
-use lowrank_models::Decoder;
+use lowrank_models::Network;
 use lowrank_record::Seed;
 use lowrank_tensor::ops::InputObserver;
 use rayon::prelude::*;
@@ -28,8 +28,8 @@ pub struct InputStatistics {
     pub batches: usize,
     /// Tokens that were let in.
     pub tokens: u64,
-    /// Whether every group that is shown by its components had settled; `false` where the most batches that the start looks at
-    /// ended first. Moments are exact for what they saw.
+    /// Whether every group that is shown by its components had settled; `false` where all batches, and the most that the start
+    /// looks at, ended first. Moments are exact for what they saw.
     pub settled: bool,
 }
 
@@ -51,10 +51,13 @@ struct Group {
 }
 
 impl Group {
-    /// Whether the next batch, of which this many are behind, is of use to it: of text with so many batches.
+    /// Whether the next batch, of which this many are behind, is of use to it: of text with so many batches. Moments see each
+    /// batch once; components are looked for until they have settled, in any case in all batches first.
     fn waits(&self, run: usize, batches: usize) -> bool {
-        let is_over = self.exact && run >= batches;
-        !is_over && !self.collector.is_done(self.rank)
+        if self.exact || run < batches {
+            return run < batches && !self.collector.has_settled(self.rank);
+        }
+        !self.collector.is_done(self.rank)
     }
 }
 
@@ -72,14 +75,15 @@ struct Listening {
     /// The group of each site, found in the first pass.
     group_of: Vec<Option<usize>>,
     last: Option<Last>,
-    /// The tokens that are let in.
-    shown: Vec<bool>,
+    /// The rows that are let in, of each stream of the network.
+    shown: Vec<Vec<bool>>,
     failed: Option<(usize, LinalgError)>,
 }
 
 /// One site's ear.
 struct Ear {
     site: usize,
+    stream: usize,
     inp: usize,
     wanted: InputsWanted,
     rank: usize,
@@ -125,16 +129,17 @@ impl Ear {
         let state = &mut listening.groups[group];
         state.rank = state.rank.max(self.rank);
         if is_new {
-            state.collector.absorb(picked(inputs, n, self.inp, &listening.shown).as_ref())?;
+            state.collector.absorb(picked(inputs, n, self.inp, listening.shown.get(self.stream)).as_ref())?;
         }
         Ok(())
     }
 }
 
-/// The rows that are let in.
-fn picked(inputs: &[f32], n: usize, inp: usize, shown: &[bool]) -> Mat<f32> {
+/// The rows that are let in: all of them where nothing says otherwise.
+fn picked(inputs: &[f32], n: usize, inp: usize, shown: Option<&Vec<bool>>) -> Mat<f32> {
     let all = MatRef::from_row_major_slice(inputs, n, inp);
-    let rows: Vec<usize> = (0..n).filter(|&row| shown.get(row).copied().unwrap_or(false)).collect();
+    let is_in = |row: usize| shown.is_none_or(|shown| shown.get(row).copied().unwrap_or(false));
+    let rows: Vec<usize> = (0..n).filter(|&row| is_in(row)).collect();
     Mat::from_fn(rows.len(), inp, |i, j| all[(rows[i], j)])
 }
 
@@ -144,10 +149,10 @@ fn picked(inputs: &[f32], n: usize, inp: usize, shown: &[bool]) -> Mat<f32> {
 ///
 /// # Errors
 /// [`AttachError`] naming the site, or what the model says.
-pub fn collect_inputs(
-    model: &mut Decoder,
+pub fn collect_inputs<N: Network>(
+    model: &mut N,
     plan: &Plan,
-    batches: &[Calibration],
+    batches: &[Calibration<N::Batch>],
     wanted: InputsWanted,
     rank: &dyn Fn(&Site) -> usize,
     seed: Seed,
@@ -155,7 +160,7 @@ pub fn collect_inputs(
     if batches.is_empty() {
         return Err(AttachError::NoInputs);
     }
-    if !batches.iter().any(|batch| batch.shown.contains(&true)) {
+    if !batches.iter().any(|batch| batch.shown.iter().all(|stream| stream.contains(&true))) {
         return Err(AttachError::NothingShown);
     }
     let listening = Arc::new(Mutex::new(Listening {
@@ -169,6 +174,7 @@ pub fn collect_inputs(
     for (index, site) in plan.sites.iter().enumerate() {
         let ear = Ear {
             site: index,
+            stream: model.stream(&site.name),
             inp: site.shape[1],
             wanted,
             rank: rank(site),
@@ -202,12 +208,12 @@ pub fn collect_inputs(
 }
 
 /// The passes; returns how many batches were run.
-fn listen(
-    model: &mut Decoder,
+fn listen<N: Network>(
+    model: &mut N,
     plan: &Plan,
     ears: &BTreeMap<&str, Arc<dyn InputObserver>>,
     listening: &Mutex<Listening>,
-    batches: &[Calibration],
+    batches: &[Calibration<N::Batch>],
 ) -> Result<usize, AttachError> {
     let mut run = 0;
     loop {
@@ -232,7 +238,7 @@ fn listen(
             listening.shown.clone_from(&batch.shown);
             listening.last = None;
         }
-        model.show_inputs(&batch.tokens, &batch.layout)?;
+        model.show_inputs(&batch.batch)?;
         if let Some((site, error)) = lock(listening).failed.take() {
             let name = plan.sites.get(site).map_or("", |site| site.name.as_str());
             return Err(AttachError::inputs(name)(error));

@@ -11,6 +11,7 @@ mod mount;
 mod plan;
 mod ranks;
 mod start;
+mod switch;
 mod targets;
 
 pub use collect::{Calibration, Gradients, admits_passes, collect};
@@ -18,6 +19,6 @@ pub use error::AttachError;
 pub use inputs::{InputStatistics, collect_inputs};
 pub use mount::{Attached, StoredParts, StoredStart, Way, attach, attach_stored, restore, restore_parts};
 pub use plan::{Plan, Site};
-pub use ranks::largest_rank;
 pub use start::Collected;
+pub use switch::{activate, mounted};
 pub use targets::Targets;

@@ -1,10 +1,9 @@
 //! What a start is shown: gradients, inputs and the first rate, collected on calibration text.
 
-use lowrank_attach::{
-    Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs, largest_rank,
-};
+use lowrank_attach::{Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs};
 use lowrank_eval::layout;
 use lowrank_init::{Initialiser, Leading};
+use lowrank_models::network::Text;
 use lowrank_record::{Need, Seed};
 use lowrank_task::{Batch, BatchPlan, Batching, Example, Held};
 use lowrank_tensor::ops::Targets;
@@ -120,13 +119,14 @@ impl Prepared {
         seed: Seed,
     ) -> Result<InputStatistics, AppError> {
         let calibration = self.shown(options, seed, INPUT_BATCHES)?;
-        let most = self.plan.sites.iter().map(|site| largest_rank(initialiser, site)).max().unwrap_or(1);
+        let plan = &self.plan;
+        let most = plan.sites.iter().map(|site| plan.largest_rank(initialiser, site)).max().unwrap_or(1);
         collect_inputs(
             &mut self.model.decoder,
-            &self.plan,
+            plan,
             &calibration,
             initialiser.inputs(most),
-            &|site| largest_rank(initialiser, site),
+            &|site| plan.largest_rank(initialiser, site),
             seed.at("init", "evidence"),
         )
         .input("collecting inputs")
@@ -147,10 +147,12 @@ impl Prepared {
             Shown::Learned => *held == Held::Learned,
         };
         let one = |batch: Batch| Calibration {
-            layout: layout(&batch),
-            shown: batch.held.iter().map(let_in).collect(),
-            targets: Targets { ids: batch.targets.into(), weights: None },
-            tokens: batch.tokens,
+            shown: vec![batch.held.iter().map(let_in).collect()],
+            batch: Text {
+                layout: layout(&batch),
+                targets: Targets { ids: batch.targets.into(), weights: None },
+                tokens: batch.tokens,
+            },
         };
         Ok(self.calibration(options, seed, usual)?.into_iter().map(one).collect())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lowrank_adapt::{Form, Offset, Weight};
+use lowrank_adapt::{AdaptError, Allocator, Form, Offset, Weight};
 use lowrank_attach::{Attached, Plan, Targets as Chosen, Way, admits_passes, attach, attach_stored};
 use lowrank_init::Initialiser;
 use lowrank_models::Recompute;
@@ -118,12 +118,8 @@ impl Prepared {
     /// [`AppError::Usage`] naming the layer.
     pub(crate) fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
         let form = form(method)?;
-        if form.card().name == "adalora" {
-            return Err(AppError::usage(
-                "--form adalora: this version's trainer does not prune ranks while it trains, so what it would train is no \
-                 AdaLoRA; choose another form",
-            ));
-        }
+        let steps = settings::steps(self, options)?;
+        allocator(&*form, &self.plan, steps).input(format!("--form {}", method.form))?;
         let Some(initialiser) = initialiser(method)? else { return Ok(()) };
         let way = Way { initialiser: Some(&*initialiser), form: &*form, offset: Offset::Shadow };
         way.check().input(&method.name)?;
@@ -199,8 +195,16 @@ impl Prepared {
                 let plan = self.plan.redistributed(initialiser, inputs, seed.at("init", "ranks"));
                 plan.while_doing(format!("giving out the ranks of {name}"))?
             }
-            _ => self.plan.clone(),
+            _ => self.chosen_plan(method)?,
         };
+        if chooses_rank(method)? {
+            let ranks = || plan.sites.iter().map(|site| site.rank);
+            let (least, most) = (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0));
+            progress.say(&format!(
+                "{name}: chose its ranks by the weights: {least} to {most} at {} layers",
+                plan.sites.len()
+            ));
+        }
         let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
         let way = Way { initialiser: initialiser.as_deref(), form: &*form, offset };
         let attached = attach(
@@ -218,6 +222,20 @@ impl Prepared {
         }
         let moved = largest_difference(&before, &sample_logits(&self.model)?);
         Ok(Started { attached, plan, evidence: found.told, settings, moved, identity })
+    }
+
+    /// The plan with the ranks that the start of a method chooses from the weights; the plan itself where it does not.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] naming the layer whose rank cannot be chosen.
+    pub(crate) fn chosen_plan(&self, method: &Method) -> Result<Plan, AppError> {
+        match initialiser(method)? {
+            Some(initialiser) => self
+                .plan
+                .chosen(&self.model.decoder, &*initialiser)
+                .while_doing(format!("choosing the ranks of {}", method.name)),
+            None => Ok(self.plan.clone()),
+        }
     }
 
     /// Takes every adapter off and puts replaced weights back.
@@ -250,6 +268,14 @@ fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
 /// [`AppError::Usage`] for a start that is not known.
 pub(crate) fn replaces_base(method: &Method) -> Result<bool, AppError> {
     Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.replaces_base()))
+}
+
+/// Whether the start of a method chooses the rank of each layer itself.
+///
+/// # Errors
+/// [`AppError::Usage`] for a start that is not known.
+pub(crate) fn chooses_rank(method: &Method) -> Result<bool, AppError> {
+    Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.chooses_rank()))
 }
 
 /// Values that are trained.
@@ -288,6 +314,17 @@ pub(super) fn initialiser(method: &Method) -> Result<Option<Box<dyn Initialiser>
 /// [`AppError::Usage`] for a form that is not known, or a choice that it does not have.
 pub(super) fn form(method: &Method) -> Result<Box<dyn Form>, AppError> {
     lowrank_adapt::by_name(&method.form, &method.form_options).input("--form")
+}
+
+/// What the form decides over all layers of a plan together, while they train for so many steps.
+pub(super) fn allocator(
+    form: &dyn Form,
+    plan: &Plan,
+    steps: u64,
+) -> Result<Option<Box<dyn Allocator>>, AdaptError> {
+    let site = |site: &lowrank_attach::Site| [site.shape[0], site.rank, site.shape[1]];
+    let sites: Vec<[usize; 3]> = plan.sites.iter().map(site).collect();
+    form.allocator(&sites, usize::try_from(steps).unwrap_or(usize::MAX))
 }
 
 fn check_numbers(options: &Adaptation) -> Result<(), AppError> {

@@ -21,6 +21,8 @@ pub(crate) fn trainable(method: &Method, [out, inp]: [usize; 2], rank: usize) ->
         "diag" => Some(rank),
         "dora" => Some(rank * (out + inp) + out),
         "vera" => Some(out + rank),
+        // At the start: what is masked later is trained on all the same.
+        "adalora" => Some(rank * (out + inp + 1)),
         "ia3" if chosen("on", "input") => Some(inp),
         "ia3" => Some(out),
         "full" => Some(out * inp),

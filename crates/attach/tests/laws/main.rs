@@ -2,7 +2,10 @@
 //! catalogues.
 #![allow(clippy::unwrap_used, clippy::panic)] // A failure here is a failure of the test.
 
+mod edges;
 mod evidence;
 mod inputs;
 mod mounting;
+mod networks;
 mod small;
+mod switching;
