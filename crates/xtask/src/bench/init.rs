@@ -253,9 +253,15 @@ fn memory(ground: &Ground<'_>, page: &mut String) -> Result<Vec<Value>, String> 
     );
     let mut found = vec![];
     for start in starts {
-        let mut command = ground.ours(start, &[])?;
-        command.arg("--base-out").arg(ground.work.join("base"));
-        match measured(&mut command) {
+        let attempt = |flag: &str| {
+            let ours = ground.ours(start, &[])?;
+            let words = ours.get_args().map(|word| if word == "--init" { flag.as_ref() } else { word });
+            let mut command = Command::new(&ground.program);
+            command.args(words).arg("--base-out").arg(ground.work.join("base")).current_dir(ground.root);
+            measured(&mut command)
+        };
+        // A start of another form than two factors comes with it where a method of that name does.
+        match attempt("--init").or_else(|first| attempt("--method").map_err(|_| first)) {
             Ok(report) => {
                 let peak = field(&report, "/start_peak_bytes")?;
                 let note = if peak <= 1.25 * step { "" } else { ": more than meant" };
