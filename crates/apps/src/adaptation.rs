@@ -33,4 +33,4 @@ pub(crate) use ranks::{equal_parameters, total};
 pub(crate) use session::{Folder, train};
 pub(crate) use settings::identity;
 pub(crate) use stored_start::{Kept, check as check_start, path as start_path};
-pub(crate) use trial::{Cost, Ended, measure, trial};
+pub(crate) use trial::{Cost, Ended, captured, measure, trial};

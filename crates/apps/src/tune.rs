@@ -148,8 +148,10 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
         return Err(AppError::usage("`init` starts one adapter"));
     };
     let before_start = progress.now();
+    progress.reset_peak();
     let started = prepared.start(&ground, method, None, progress)?;
     let start_seconds = progress.now() - before_start;
+    let start_peak_bytes = progress.peak_memory();
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
         N::write_base(&prepared.model, base, existing(options))?;
@@ -170,6 +172,8 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
         evidence_peak_bytes: started.evidence.peak,
         evidence_seconds: started.evidence.seconds,
         start_seconds,
+        start_peak_bytes,
+        captured: adaptation::captured(&started),
         verified,
         seconds: progress.now() - begun,
     })

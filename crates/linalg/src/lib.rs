@@ -10,6 +10,7 @@
 //! Repeatability: every result is a function of its arguments alone. Decompositions run sequentially, products are cut
 //! into blocks whose size depends on the shapes only ([`multiply`]), so the number of threads changes no bit.
 
+mod basis;
 pub mod combination;
 mod components;
 mod error;
