@@ -34,7 +34,7 @@ pub const ALL: &[&dyn Form] = &[
     &forms::Oft::DEFAULT,
     &forms::Boft::DEFAULT,
     &forms::Adalora::DEFAULT,
-    &forms::Full,
+    &forms::Full::DEFAULT,
 ];
 
 /// The form of this name with these choices; what is not given has the default of its card. Upper and lower case, and `_`

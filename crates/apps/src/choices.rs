@@ -4,6 +4,23 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+/// What an encoder learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskChoice {
+    /// The class of a text, or of two.
+    Classification,
+    /// A number for a text, or for two.
+    Regression,
+    /// The tokens that are hidden from it.
+    MaskedLm,
+}
+
+impl TaskChoice {
+    /// As they are typed.
+    pub(crate) const NAMES: [&'static str; 3] = ["classification", "regression", "masked-lm"];
+}
+
 /// When stored weights become f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -128,6 +145,13 @@ impl LossOn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_are_named_as_they_are_typed() {
+        let typed = TaskChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let typed: Vec<String> = typed.map(|value| value.get_name().to_owned()).collect();
+        assert_eq!(typed, TaskChoice::NAMES);
+    }
 
     #[test]
     fn every_choice_of_the_data_path_is_offered() {

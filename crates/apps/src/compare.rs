@@ -14,6 +14,8 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lowrank_models::{Decoder, Encoder};
+
 pub use options::{Compare, Equal};
 pub use outcome::{Compared, Entry, Planned};
 pub use store::{Finished, Tried};
@@ -21,6 +23,7 @@ pub use store::{Finished, Tried};
 use crate::adaptation::{Cost, Prepared, energies, measure};
 use crate::error::Because;
 pub use crate::interval::Interval;
+use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress, adaptation, output};
 use budget::{Work, duration};
 use candidate::Candidate;
@@ -34,40 +37,47 @@ use store::Begun;
 /// are kept.
 pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compared, AppError> {
     let options = options.resolved()?;
-    let listed = candidate::listed(&options)?;
+    match kind(&options.adaptation())? {
+        Kind::Decoder => compare_on::<Decoder>(&options, progress),
+        Kind::Encoder => compare_on::<Encoder>(&options, progress),
+    }
+}
+
+fn compare_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Result<Compared, AppError> {
+    let listed = candidate::listed(options)?;
     let run = output::run_folder(options.run.as_deref(), "compare", options.resume, &[store::PLAN])?;
     let begun_at = progress.now();
     let ground = options.adaptation();
-    let mut prepared = Prepared::open(&ground, &[], progress)?;
+    let mut prepared = Prepared::<N>::open(&ground, &[], progress)?;
     prepared.describe(&ground, progress);
     let halves = Halves::of(&mut prepared)?;
-    let candidates = candidate::planned(listed, &options, &mut prepared, progress)?;
+    let candidates = candidate::planned(listed, options, &mut prepared, progress)?;
     let questions = match &options.questions {
-        Some(file) => Some(crate::questions::read(file, 0, options.format, &prepared.model)?),
+        Some(file) => Some(N::questions(file, options.format, &prepared.model)?),
         None => None,
     };
-    let facts = facts(&options, &prepared, &halves)?;
+    let facts = facts(options, &prepared, &halves)?;
     let before: Option<Begun> = if options.resume { store::read(&run.join(store::PLAN))? } else { None };
     if let Some(before) = &before {
         before.agrees(&facts, options.steps)?;
     }
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
     let costs = before.as_ref().map(|before| before.costs.clone()).unwrap_or_default();
-    let mut course = Course::new(&options, ground, &run, halves, questions);
+    let mut course = Course::new(options, ground, &run, halves, questions);
     let costs = measured(&mut course, &candidates, costs, &mut prepared, progress)?;
     let steps = match (before.map(|before| before.steps).or(options.steps), options.seconds()?) {
         (Some(steps), _) => steps,
         (None, Some(seconds)) => {
             let told = options.budget.as_deref().unwrap_or_default();
-            budget::steps(&work(&options, &candidates, &costs), seconds, progress.now() - begun_at, told)?
+            budget::steps(&work(options, &candidates, &costs), seconds, progress.now() - begun_at, told)?
         }
         (None, None) => return Err(AppError::usage("give --budget or --steps")),
     };
     course.steps = steps;
     store::write(&run.join(store::PLAN), &Begun { facts, steps, costs: costs.clone() })?;
-    let recipe = crate::options::print(&options)?;
+    let recipe = crate::options::print(options)?;
     lowrank_store::text::write(&run.join("recipe.toml"), &recipe).while_doing("writing the recipe")?;
-    tell(&options, &candidates, &costs, steps, progress);
+    tell(options, &candidates, &costs, steps, progress);
 
     let mut candidates = candidates;
     let mut tried: Vec<(Vec<Tried>, bool)> = Vec::with_capacity(candidates.len());
@@ -87,9 +97,9 @@ pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compare
         Entry::new(candidate, cost, tried, at_the_end, finished)
     });
     let compared =
-        Compared::new(&options, &prepared, steps, entries.collect(), run.clone(), progress.now() - begun_at);
+        Compared::new(options, &prepared, steps, entries.collect(), run.clone(), progress.now() - begun_at);
     store::write(&run.join("compare.json"), &compared)?;
-    let page = report::page(&prepared, &options, &compared, &recipe).html()?;
+    let page = report::page(&prepared, options, &compared, &recipe).html()?;
     lowrank_store::text::write(&run.join("compare.html"), &page).while_doing("writing the page")?;
     Ok(compared)
 }
@@ -101,16 +111,23 @@ pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compare
 /// [`AppError::Usage`] for options, model and data that it would refuse.
 pub fn dry_run(options: &Compare, progress: &mut dyn Progress) -> Result<Planned, AppError> {
     let options = options.resolved()?;
-    let listed = candidate::listed(&options)?;
+    match kind(&options.adaptation())? {
+        Kind::Decoder => planned_on::<Decoder>(&options, progress),
+        Kind::Encoder => planned_on::<Encoder>(&options, progress),
+    }
+}
+
+fn planned_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Result<Planned, AppError> {
+    let listed = candidate::listed(options)?;
     let ground = options.adaptation();
-    let mut prepared = Prepared::open(&ground, &[], progress)?;
+    let mut prepared = Prepared::<N>::open(&ground, &[], progress)?;
     prepared.describe(&ground, progress);
     Halves::of(&mut prepared)?;
-    let candidates = candidate::planned(listed, &options, &mut prepared, progress)?;
+    let candidates = candidate::planned(listed, options, &mut prepared, progress)?;
     let methods: Vec<adaptation::Method> = candidates.iter().map(|each| each.method.clone()).collect();
     let one = adaptation::Adaptation { steps: Some(options.steps.unwrap_or(1)), ..ground };
     let predicted = adaptation::predict(&prepared, &one, &methods, true, progress)?;
-    Ok(Planned::new(&options, &candidates, &predicted))
+    Ok(Planned::new(options, &candidates, &predicted))
 }
 
 /// The options as a recipe, checked against model and data, every default filled in.
@@ -123,24 +140,24 @@ pub fn recipe(options: &Compare, progress: &mut dyn Progress) -> Result<String, 
 }
 
 /// What decides every run's numbers besides method, seed and steps.
-fn facts(
+fn facts<N: Subject>(
     options: &Compare,
-    prepared: &Prepared,
-    halves: &Halves,
+    prepared: &Prepared<N>,
+    halves: &Halves<N>,
 ) -> Result<BTreeMap<String, String>, AppError> {
     let mut facts: BTreeMap<String, String> = options.facts()?.into_iter().collect();
     facts.insert("the model's hash".to_owned(), prepared.model.hash.clone());
-    facts.insert("the training data's hash".to_owned(), crate::data::hash(&prepared.data.train));
+    facts.insert("the training data's hash".to_owned(), N::hash(&prepared.data.train));
     facts.insert("the held-out data's hash".to_owned(), halves.hash());
     Ok(facts)
 }
 
 /// Measures the methods of which no cost is known yet.
-fn measured(
-    course: &mut Course<'_>,
+fn measured<N: Subject>(
+    course: &mut Course<'_, N>,
     candidates: &[Candidate],
     mut costs: BTreeMap<String, Cost>,
-    prepared: &mut Prepared,
+    prepared: &mut Prepared<N>,
     progress: &mut dyn Progress,
 ) -> Result<BTreeMap<String, Cost>, AppError> {
     let unknown: Vec<&Candidate> =

@@ -5,23 +5,23 @@ use std::path::Path;
 use lowrank_record::Seed;
 use lowrank_store::{json, jsonl, text};
 use lowrank_task::{
-    BigBench, Dataset, Example, HeldOut, Kind, Layout, Pick, Records, Summary, read_records, split, tokenize,
-    tokenize_plain_text,
+    BigBench, Dataset, Example, Goal, HeldOut, Kind, Labelled, Layout, Pick, Records, Summary,
+    label_by_answer, read_labelled, read_records, split, tokenize, tokenize_plain_text,
 };
 
 use crate::error::Because;
 use crate::{AppError, Model, embedded};
 
 /// Examples of a run.
-pub struct Data {
+pub struct Data<E = Example, S = Summary> {
     /// To train on.
-    pub train: Vec<Example>,
+    pub train: Vec<E>,
     /// To evaluate on; empty when nothing is held out.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<E>,
     /// What was read.
-    pub summary: Summary,
+    pub summary: S,
     /// What was read of a file of held-out data, if there is one.
-    pub held_out_summary: Option<Summary>,
+    pub held_out_summary: Option<S>,
     /// Hash of the examples in order, for resuming and for the adapter's records.
     pub hash: String,
 }
@@ -150,6 +150,68 @@ fn document(file: &Path, limit: usize) -> Result<(Records, usize), AppError> {
             records.records.truncate(most);
             Ok((records, undecided))
         }
+    }
+}
+
+/// How many examples of a BIG-bench task were left out, and why.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LeftOut {
+    /// Several of their choices are best.
+    pub(crate) undecided: usize,
+    /// Their text is empty.
+    pub(crate) without_text: usize,
+}
+
+/// Takes the examples without a text out of a BIG-bench task: some published ones hold a few.
+fn without_text(task: &mut serde_json::Value) -> usize {
+    let Some(examples) = task.get_mut("examples").and_then(serde_json::Value::as_array_mut) else { return 0 };
+    let before = examples.len();
+    let blank = |example: &serde_json::Value| {
+        example.get("input").and_then(serde_json::Value::as_str).is_some_and(|text| text.trim().is_empty())
+    };
+    examples.retain(|example| !blank(example));
+    before - examples.len()
+}
+
+/// The first `limit` records of a file as labelled texts, 0 for all, and how many examples of a BIG-bench task were left out. Of
+/// such a task the prefix is left out too: it is the same for all.
+///
+/// # Errors
+/// [`AppError::Usage`] naming the file and the line.
+pub(crate) fn labelled(file: &Path, limit: usize, goal: Goal) -> Result<(Vec<Labelled>, LeftOut), AppError> {
+    let name = file.display();
+    if !file.is_file() {
+        return Err(AppError::usage(format!("no data file at {name}")));
+    }
+    let most = if limit > 0 { limit } else { usize::MAX };
+    match extension(file) {
+        "jsonl" | "ndjson" => {
+            let mut lines = Vec::new();
+            for line in jsonl::read(file).input("reading the data")?.take(most) {
+                lines.push(line.input("reading the data")?);
+            }
+            Ok((read_labelled(lines, goal).input(&name)?, LeftOut::default()))
+        }
+        "json" => match json::read(file).input("reading the data")? {
+            serde_json::Value::Array(list) => {
+                let numbered = list.into_iter().take(most).enumerate();
+                let numbered = numbered.map(|(index, value)| (index + 1, value));
+                Ok((read_labelled(numbered, goal).input(&name)?, LeftOut::default()))
+            }
+            mut task => {
+                if let Some(task) = task.as_object_mut() {
+                    task.remove("task_prefix");
+                }
+                let without_text = without_text(&mut task);
+                let BigBench { mut records, undecided, .. } = BigBench::from_json(&task).input(&name)?;
+                records.records.truncate(most);
+                Ok((label_by_answer(records, goal).input(&name)?, LeftOut { undecided, without_text }))
+            }
+        },
+        other => Err(AppError::usage(format!(
+            "{name}: .{other} files are not read for an encoder; write one JSON object a line into a .jsonl file (text and label, \
+             or two texts and label), or give a BIG-bench task.json"
+        ))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `lowrank eval`: perplexity, multiple choice, or the logits themselves, of a model with or without an adapter.
 
+mod encoder;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +11,11 @@ use lowrank_task::{Batching, Layout};
 use lowrank_tensor::to_rows;
 use serde::Serialize;
 
-use crate::choices::{FormatChoice, LossOn, Widen};
+use crate::choices::{FormatChoice, LossOn, TaskChoice, Widen};
 use crate::data::{dataset, token_rows};
 use crate::error::Because;
 use crate::objective::batches;
+use crate::subject::Score;
 use crate::{AppError, Model, Progress, questions};
 
 /// What to evaluate on.
@@ -21,6 +24,9 @@ pub struct Evaluate {
     /// Model: a Hugging Face directory or a GGUF file; without it the small decoder inside this binary
     #[arg(long, value_name = "DIR|FILE")]
     pub model: Option<PathBuf>,
+    /// What an encoder answers: a class, a number, or hidden tokens; without it the model is a decoder
+    #[arg(long, value_name = "TASK", value_enum)]
+    pub task: Option<TaskChoice>,
     /// Adapter folder to apply
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
@@ -33,8 +39,9 @@ pub struct Evaluate {
     /// Rows of token ids, a JSON list of lists, for --dump-logits
     #[arg(long, value_name = "FILE.json", requires = "dump_logits")]
     pub tokens: Option<PathBuf>,
-    /// Write the logits [rows, longest, vocabulary] of --tokens; shorter rows are filled up with token 0 behind their end
-    #[arg(long, value_name = "FILE.safetensors", requires = "tokens")]
+    /// Write the logits [rows, longest, vocabulary] of --tokens, shorter rows filled up with token 0 behind their end; with --task
+    /// the answers [records, labels] to --data
+    #[arg(long, value_name = "FILE.safetensors")]
     pub dump_logits: Option<PathBuf>,
     /// Use at most this many records or questions; 0 is all
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -59,7 +66,7 @@ pub struct Evaluate {
 /// What was measured; each part only where it was asked for.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Evaluation {
-    /// Mean loss, nats per token.
+    /// Mean loss, nats per token (with a task: per record).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Its exponential.
@@ -71,6 +78,9 @@ pub struct Evaluation {
     /// Multiple-choice questions asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub questions: Option<usize>,
+    /// What is told of an encoder's answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
     /// Share answered rightly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
@@ -93,6 +103,12 @@ pub struct Evaluation {
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(loss), None) = (self.loss, self.perplexity) {
+            writeln!(f, "loss {loss:.4}")?;
+        }
+        if let Some(score) = &self.score {
+            writeln!(f, "{} {:.4}", score.name, score.value)?;
+        }
         if let (Some(loss), Some(perplexity), Some(tokens)) = (self.loss, self.perplexity, self.tokens) {
             writeln!(f, "perplexity {perplexity:.3} (loss {loss:.4} nats per token, {tokens} tokens)")?;
         }
@@ -118,6 +134,14 @@ impl fmt::Display for Evaluation {
 pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evaluation, AppError> {
     if options.batch == 0 {
         return Err(AppError::usage("--batch 0: give at least 1"));
+    }
+    if let Some(task) = options.task {
+        return encoder::evaluate(options, task, progress);
+    }
+    if options.dump_logits.is_some() && options.tokens.is_none() {
+        return Err(AppError::usage(
+            "--dump-logits needs --tokens FILE.json: the rows whose logits are written",
+        ));
     }
     let nothing_asked = options.questions.is_none() && options.tokens.is_none() && options.data.is_none();
     if nothing_asked && options.model.is_some() {

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lowrank_adapt::Form;
-use lowrank_adapt::forms::{Dora, Lora};
-use lowrank_attach::restore;
-use lowrank_models::{Config, Decoder, Widen, is_head};
+use lowrank_adapt::forms::{Dora, Full, Lora};
+use lowrank_adapt::{Form, Linear, Part};
+use lowrank_attach::{StoredParts, restore, restore_parts};
+use lowrank_models::{Config, Decoder, Network, Widen, is_head};
 use lowrank_store::atomic::{Existing, write_folder};
-use lowrank_store::peft::{AdapterFolder, Kind, Matcher, TypedFolder, kind_of};
+use lowrank_store::peft::{AdapterFolder, Kind, Matcher, TypedFolder, Whole, kind_of};
 use lowrank_store::{
     Dtype, Format, GgufFile, StoreError, TensorSource, gguf, hash, json, safetensors, tensors, text,
 };
 use lowrank_task::{ChatTemplate, SpecialTokens, Tokenizer, generation_eos};
-use lowrank_tensor::cpu;
+use lowrank_tensor::{Matrix, cpu};
 
 use crate::error::Because;
 use crate::{AppError, embedded, typed, vocabulary};
@@ -30,9 +30,9 @@ pub(crate) const BASE_HASH: &str = "lowrank.base_hash";
 pub(crate) const OFFSET: &str = "lowrank.offset";
 
 /// A model with what is needed to feed it.
-pub struct Model {
-    /// The network.
-    pub decoder: Decoder,
+pub struct Model<N = Decoder> {
+    /// The network: a decoder, where nothing else is said.
+    pub decoder: N,
     /// Its tokenizer; absent where the directory holds none.
     tokenizer: Option<Tokenizer>,
     /// Its chat template, if it has one.
@@ -119,32 +119,11 @@ impl Model {
             Some(tokenizer) => ChatTemplate::of(tokenizer, None).input("the model's chat template")?,
             None => None,
         };
-        if let Some(tokenizer) = &tokenizer
-            && tokenizer.vocabulary_size() > decoder.config.vocabulary
-        {
-            return Err(AppError::usage(format!(
-                "the tokenizer of {name} has {} tokens, the embedding {} rows; they do not belong together",
-                tokenizer.vocabulary_size(),
-                decoder.config.vocabulary
-            )));
+        if let Some(tokenizer) = &tokenizer {
+            fits(tokenizer, decoder.config.vocabulary, name)?;
         }
         let (name, path) = (name.to_owned(), path.map(Path::to_owned));
         Ok(Model { decoder, tokenizer, template, name, hash, path })
-    }
-
-    /// Whether it came from a Hugging Face directory.
-    pub(crate) fn is_directory(&self) -> bool {
-        self.path.as_deref().is_some_and(Path::is_dir)
-    }
-
-    /// The tokenizer.
-    ///
-    /// # Errors
-    /// [`AppError::Usage`] when the model came without one.
-    pub fn tokenizer(&self) -> Result<&Tokenizer, AppError> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            AppError::usage(format!("{} holds no tokenizer.json, which is needed to read text", self.name))
-        })
     }
 
     /// The longest sequence to use: as asked, or the context, at most 1024 tokens, when 0 is asked.
@@ -189,6 +168,60 @@ impl Model {
         Ok(MountedFolder { layers: adapter.factors.len(), provenance: adapter.provenance })
     }
 
+    /// Whether an adapter belongs on this model, and is one that we apply.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] with what does not fit.
+    pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
+        self.check_use(adapter, folder)?;
+        if !adapter.whole.is_empty() {
+            let names: Vec<&str> = adapter.whole.iter().map(|whole| whole.name.as_str()).collect();
+            return Err(AppError::usage(format!(
+                "the adapter {} saves whole weights ({}), which lowrank does not apply; merge it into its base in Python \
+                 (merge_and_unload), or train it without modules_to_save",
+                folder.display(),
+                names.join(", ")
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl<N: Network> Model<N> {
+    /// A network from its directory, with the tokenizer beside it; `rows` is how many tokens the network knows.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for a tokenizer that is damaged or of another model.
+    pub(crate) fn beside(
+        network: N,
+        rows: usize,
+        path: &Path,
+        name: &str,
+        hash: String,
+    ) -> Result<Model<N>, AppError> {
+        let tokenizer = read_tokenizer(path)?;
+        if let Some(tokenizer) = &tokenizer {
+            fits(tokenizer, rows, name)?;
+        }
+        let (name, path) = (name.to_owned(), Some(path.to_owned()));
+        Ok(Model { decoder: network, tokenizer, template: None, name, hash, path })
+    }
+
+    /// Whether it came from a Hugging Face directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.path.as_deref().is_some_and(Path::is_dir)
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, AppError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            AppError::usage(format!("{} holds no tokenizer.json, which is needed to read text", self.name))
+        })
+    }
+
     /// Mounts an adapter that was read, as its configuration scales it.
     ///
     /// # Errors
@@ -210,7 +243,12 @@ impl Model {
         }
         let form: &dyn Form = if adapter.config.dora { &Dora } else { &Lora::DEFAULT };
         restore(&mut self.decoder, &adapter.factors, &|site| times * matcher.scale(site), form, name)
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        if let Err(error) = self.apply_whole(&adapter.whole, name) {
+            self.unmount_named(name).map_err(|error| error.to_string())?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Takes the adapter off again.
@@ -230,6 +268,28 @@ impl Model {
         Ok(())
     }
 
+    /// Whether an adapter belongs on this model and is of a kind that is applied, whole layers aside.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] with what does not fit.
+    pub(crate) fn check_use(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
+        self.check_base(&adapter.provenance, folder)?;
+        if adapter.provenance.contains_key(OFFSET) {
+            return Err(AppError::usage(format!(
+                "{} holds the factors that a training began with, which belong on a changed base; give the adapter folder \
+                 around it",
+                folder.display()
+            )));
+        }
+        if let Some(key) = adapter.config.unsupported() {
+            return Err(AppError::usage(format!(
+                "the adapter {} uses {key}, which lowrank does not apply",
+                folder.display()
+            )));
+        }
+        Ok(())
+    }
+
     /// Whether an adapter belongs on this model, as far as it tells.
     fn check_base(&self, provenance: &BTreeMap<String, String>, folder: &Path) -> Result<(), AppError> {
         if let Some(base) = provenance.get(BASE_HASH)
@@ -245,36 +305,50 @@ impl Model {
         Ok(())
     }
 
-    /// Whether an adapter belongs on this model, and is one that we apply.
-    ///
-    /// # Errors
-    /// [`AppError::Usage`] with what does not fit.
-    pub(crate) fn check(&self, adapter: &AdapterFolder, folder: &Path) -> Result<(), AppError> {
-        self.check_base(&adapter.provenance, folder)?;
-        if adapter.provenance.contains_key(OFFSET) {
-            return Err(AppError::usage(format!(
-                "{} holds the factors that a training began with, which belong on a changed base; give the adapter folder \
-                 around it",
-                folder.display()
-            )));
+    /// Puts layers in that an adapter stores whole, as changes of those that the model has.
+    fn apply_whole(&mut self, whole: &[Whole], name: &str) -> Result<(), String> {
+        let sites: BTreeMap<String, &Linear> = self.decoder.sites().into_iter().collect();
+        let mut stored: BTreeMap<bool, Vec<StoredParts>> = BTreeMap::new();
+        for weight in whole.iter().filter(|each| each.name.ends_with(".weight")) {
+            let module = weight.name.trim_end_matches(".weight");
+            let linear = sites.get(module).ok_or_else(|| format!("this model has no layer {module}"))?;
+            let base = linear.frozen().map_err(|error| error.to_string())?;
+            let change = |now: &[f32], before: &Matrix| -> Vec<f32> {
+                now.iter().zip(before.to_f32()).map(|(now, before)| now - before).collect()
+            };
+            let [out, inp] = base.shape();
+            if weight.shape != [out, inp] {
+                return Err(format!("{} is {:?}, the model has [{out}, {inp}]", weight.name, weight.shape));
+            }
+            let mut parts = vec![Part::new("delta", &[out, inp], change(&weight.values, base))];
+            let bias = whole.iter().find(|each| each.name == format!("{module}.bias"));
+            match (bias, linear.bias()) {
+                (Some(bias), Some(before)) if bias.values.len() == out => {
+                    parts.push(Part::new("bias", &[1, out], change(&bias.values, before)));
+                }
+                (None, _) => {}
+                (Some(_), _) => return Err(format!("the bias of {module} does not fit the model")),
+            }
+            let (module, shape) = (module.to_owned(), Some([out, inp]));
+            stored.entry(bias.is_some()).or_default().push(StoredParts { module, shape, rank: 1, parts });
         }
-        if let Some(key) = adapter.config.unsupported() {
-            return Err(AppError::usage(format!(
-                "the adapter {} uses {key}, which lowrank does not apply",
-                folder.display()
-            )));
-        }
-        if !adapter.whole.is_empty() {
-            let names: Vec<&str> = adapter.whole.iter().map(|whole| whole.name.as_str()).collect();
-            return Err(AppError::usage(format!(
-                "the adapter {} saves whole weights ({}), which lowrank does not apply; merge it into its base in Python \
-                 (merge_and_unload), or train it without modules_to_save",
-                folder.display(),
-                names.join(", ")
-            )));
+        for (bias, parts) in stored {
+            restore_parts(&mut self.decoder, parts, &|_| 1.0, &Full { bias }, name)
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
+}
+
+/// Refuses a tokenizer with more tokens than the model has rows for.
+fn fits(tokenizer: &Tokenizer, rows: usize, name: &str) -> Result<(), AppError> {
+    let tokens = tokenizer.vocabulary_size();
+    if tokens <= rows {
+        return Ok(());
+    }
+    Err(AppError::usage(format!(
+        "the tokenizer of {name} has {tokens} tokens, the embedding {rows} rows; they do not belong together"
+    )))
 }
 
 /// `tokenizer.json` with the special tokens of its neighbours.

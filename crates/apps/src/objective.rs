@@ -1,13 +1,13 @@
-//! A decoder with its data as something to be trained: what `lowrank-train` sees.
+//! A network with its data as something to be trained: what `lowrank-train` sees.
 
 use lowrank_adapt::{Allocator, Part, Trained};
-use lowrank_eval::{layout, total_loss};
 use lowrank_models::{Decoder, Recompute};
 use lowrank_record::Seed;
 use lowrank_task::{Batch, BatchPlan, Batching, Example};
-use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{Var, to_rows};
 use lowrank_train::{Evaluated, Evaluation, Failure, Group, Objective, Parameter, Row, Stepped};
+
+use crate::subject::{self, Order, Score, Subject};
 
 /// A trainable tensor with what the optimiser should know of it.
 #[derive(Debug, Clone)]
@@ -36,18 +36,18 @@ impl Trainable {
     }
 }
 
-/// A decoder on batches of examples.
-pub struct Training<'a> {
-    model: &'a Decoder,
+/// A network on batches of examples.
+pub(crate) struct Training<'a, N: Subject = Decoder> {
+    model: &'a N,
     variables: Vec<Trainable>,
-    train: &'a [Example],
-    held_out: Vec<Batch>,
-    batching: Batching,
+    train: &'a [N::Example],
+    held_out: Vec<N::Rows>,
+    laying: N::Laying,
     accumulation: u32,
     recompute: Recompute,
     seed: Seed,
     /// The epoch last met: only a cache, never an input.
-    epoch: Option<Epoch<'a>>,
+    epoch: Option<Epoch<'a, N>>,
     allotted: Option<Allotted>,
 }
 
@@ -58,34 +58,37 @@ pub(crate) struct Allotted {
     pub(crate) counts: Vec<usize>,
 }
 
-struct Epoch<'a> {
+/// The batches of an epoch of a network.
+type Plan<'a, N> = Box<dyn subject::Epoch<<N as Subject>::Rows> + 'a>;
+
+struct Epoch<'a, N: Subject> {
     number: u64,
     /// Micro-batches before it.
     begins: u64,
-    plan: BatchPlan<'a>,
+    plan: Plan<'a, N>,
 }
 
-impl<'a> Training<'a> {
+impl<'a, N: Subject> Training<'a, N> {
     /// # Errors
     /// What the data cannot be batched for.
     #[allow(clippy::too_many_arguments)] // The model, its variables, the data and how to walk through it.
     pub fn new(
-        model: &'a Decoder,
+        model: &'a N,
         variables: Vec<Trainable>,
-        train: &'a [Example],
-        held_out: &[Example],
-        batching: Batching,
+        train: &'a [N::Example],
+        held_out: &[N::Example],
+        laying: N::Laying,
         accumulation: u32,
         recompute: Recompute,
         seed: Seed,
-    ) -> Result<Training<'a>, lowrank_task::TaskError> {
-        let held_out = if held_out.is_empty() { Vec::new() } else { batches(held_out, batching)? };
+    ) -> Result<Training<'a, N>, lowrank_task::TaskError> {
+        let held_out = if held_out.is_empty() { Vec::new() } else { in_order::<N>(held_out, laying)? };
         Ok(Training {
             model,
             variables,
             train,
             held_out,
-            batching,
+            laying,
             accumulation,
             recompute,
             seed,
@@ -95,7 +98,7 @@ impl<'a> Training<'a> {
     }
 
     /// With what the form decides over all layers together, if it does.
-    pub(crate) fn with(mut self, allotted: Option<Allotted>) -> Training<'a> {
+    pub(crate) fn with(mut self, allotted: Option<Allotted>) -> Training<'a, N> {
         self.allotted = allotted;
         self
     }
@@ -124,7 +127,7 @@ impl<'a> Training<'a> {
 
     /// Micro-batch number `index` of the whole run: epochs have different numbers of batches when packing, so they are
     /// walked through, from the last one met or, for an earlier one, from the first.
-    fn micro_batch(&mut self, index: u64) -> Result<Batch, lowrank_task::TaskError> {
+    fn micro_batch(&mut self, index: u64) -> Result<N::Rows, lowrank_task::TaskError> {
         let (mut number, mut begins, mut plan) = match self.epoch.take() {
             Some(Epoch { number, begins, plan }) if begins <= index => (number, begins, plan),
             _ => (0, 0, self.plan(0)?),
@@ -139,9 +142,29 @@ impl<'a> Training<'a> {
         batch
     }
 
-    fn plan(&self, epoch: u64) -> Result<BatchPlan<'a>, lowrank_task::TaskError> {
-        BatchPlan::new(self.train, self.batching, self.seed, epoch)
+    fn plan(&self, epoch: u64) -> Result<Plan<'a, N>, lowrank_task::TaskError> {
+        N::epoch(self.train, self.laying, Order::Drawn(self.seed, epoch))
     }
+
+    /// What is told of the held-out examples beside their loss, at the present values.
+    ///
+    /// # Errors
+    /// What the network says.
+    pub(crate) fn score(&self) -> Result<Option<Score>, Failure> {
+        if self.held_out.is_empty() { Ok(None) } else { self.model.score(&self.held_out) }
+    }
+}
+
+/// Examples in a fixed order as batches, for evaluation.
+///
+/// # Errors
+/// As [`Subject::epoch`].
+pub(crate) fn in_order<N: Subject>(
+    examples: &[N::Example],
+    laying: N::Laying,
+) -> Result<Vec<N::Rows>, lowrank_task::TaskError> {
+    let plan = N::epoch(examples, laying, Order::Fixed)?;
+    (0..plan.batches()).map(|index| plan.batch(index)).collect()
 }
 
 /// Examples in file order as batches, for evaluation.
@@ -153,7 +176,7 @@ pub fn batches(examples: &[Example], batching: Batching) -> Result<Vec<Batch>, l
     (0..plan.batches()).map(|index| plan.batch(index)).collect()
 }
 
-impl Objective for Training<'_> {
+impl<N: Subject> Objective for Training<'_, N> {
     fn parameters(&self) -> Vec<Parameter> {
         self.variables.iter().map(Trainable::parameter).collect()
     }
@@ -166,27 +189,19 @@ impl Objective for Training<'_> {
     fn gradients(&mut self, step: u64, micro: u32) -> Result<Evaluated, Failure> {
         self.check()?;
         let batch = self.micro_batch(step * u64::from(self.accumulation) + u64::from(micro))?;
-        let targets = Targets { ids: batch.targets.clone().into(), weights: None };
         let mut found: Vec<Option<Vec<f32>>> = vec![None; self.variables.len()];
-        let passed = self.model.gradients(
-            &batch.tokens,
-            &targets,
-            &layout(&batch),
-            self.recompute,
-            false,
-            &mut |gradients| {
-                for (each, slot) in self.variables.iter().zip(&mut found) {
-                    // A variable is reached once, unless it is both embedding and head.
-                    if let Some(gradient) = each.variable.take_gradient(gradients) {
-                        let gradient = to_rows(gradient);
-                        match slot {
-                            None => *slot = Some(gradient),
-                            Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, more)| *sum += more),
-                        }
+        let passed = self.model.gradients(&N::fed(&batch), self.recompute, false, &mut |gradients| {
+            for (each, slot) in self.variables.iter().zip(&mut found) {
+                // A variable is reached once, unless it is both embedding and head.
+                if let Some(gradient) = each.variable.take_gradient(gradients) {
+                    let gradient = to_rows(gradient);
+                    match slot {
+                        None => *slot = Some(gradient),
+                        Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, more)| *sum += more),
                     }
                 }
-            },
-        )?;
+            }
+        })?;
         // A variable that nothing reached has gradient zero; the trainer reports those that never had another.
         let sizes = self.variables.iter().map(|each| each.variable.shape());
         let gradients = found
@@ -204,7 +219,7 @@ impl Objective for Training<'_> {
         Ok(Evaluated {
             loss_sum: passed.loss_sum,
             weight: passed.weight,
-            tokens: batch.filled as u64,
+            tokens: N::filled(&batch) as u64,
             gradients,
         })
     }
@@ -242,7 +257,7 @@ impl Objective for Training<'_> {
 
     fn evaluate(&mut self) -> Result<Evaluation, Failure> {
         self.check()?;
-        let (loss_sum, tokens) = total_loss(self.model, &self.held_out, &mut |_| true)?;
-        Ok(Evaluation { loss_sum, weight: tokens as f64 })
+        let (loss_sum, weight) = self.model.evaluate_all(&self.held_out)?;
+        Ok(Evaluation { loss_sum, weight })
     }
 }

@@ -6,6 +6,7 @@ mod report;
 
 use std::path::Path;
 
+use lowrank_models::{Decoder, Encoder};
 use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
 
@@ -15,8 +16,9 @@ pub use outcome::{Initialised, Tuned};
 
 use crate::adaptation::{DryRun, Folder, Kept, Method, Prepared, RunSummary, Written};
 use crate::error::Because;
-use crate::model::{NO_TOKENIZER, directory_files, write_directory};
+use crate::model::{NO_TOKENIZER, directory_files};
 use crate::output::{STARTED_FILES, Writes};
+use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress, adaptation, output};
 
 const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of full fine-tuning's. With a rate tuned for \
@@ -28,6 +30,14 @@ const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of
 /// [`AppError::Usage`] before anything was started, [`AppError::Failed`] afterwards; checkpoints are kept.
 pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
     let options = options.resolved(progress)?;
+    match kind(&options.adaptation())? {
+        Kind::Decoder => tune_on::<Decoder>(&options, progress),
+        Kind::Encoder => tune_on::<Encoder>(&options, progress),
+    }
+}
+
+fn tune_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppError> {
+    options.base_out.as_deref().map_or(Ok(()), N::admits_base)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let replaces = brings_its_base(&methods)?;
     if options.base_out.is_some() && !replaces {
@@ -36,7 +46,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
              (loftq, qpissa)",
         ));
     }
-    needs_base_out(&options, replaces)?;
+    needs_base_out(options, replaces)?;
     let run =
         output::run_folder(options.run.as_deref(), "run", options.resume, &["metrics.jsonl", "recipe.toml"])?;
     let out = options.out.clone().unwrap_or_else(|| run.join("adapter"));
@@ -48,7 +58,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         output::admit(&out, replace, Writes::Folder(&STARTED_FILES))?;
     }
     let begun = progress.now();
-    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
     prepared.describe(&ground, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
     if options.resume
@@ -60,7 +70,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
             adaptation::refuse_another(&out, &identity)?;
         }
     }
-    let recipe = crate::options::print(&options)?;
+    let recipe = crate::options::print(options)?;
     if !options.resume {
         write(&run.join("recipe.toml"), &recipe)?;
     }
@@ -80,9 +90,9 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         }
         if index == 0 {
             if let Some(base) = &options.base_out {
-                write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(&options))?;
+                N::write_base(&prepared.model, base, existing(options))?;
             }
-            let written = written(&options, &out, Some(summary.values_of));
+            let written = written(options, &out, Some(summary.values_of));
             let written =
                 adaptation::write(&mut prepared, &ground, method, &summary.started, written, progress)?;
             summaries.push(RunSummary { verified: Some(written), ..summary });
@@ -92,7 +102,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
         prepared.clear()?;
     }
     let report = run.join("report.html");
-    write(&report, &report::page(&prepared, &options, &summaries, &recipe).html()?)?;
+    write(&report, &report::page(&prepared, options, &summaries, &recipe).html()?)?;
     let studied = options.start() == "lora-ga" && options.compare.iter().any(|name| name == "kaiming");
     if options.is_demonstration() && studied && options.rate == Some(DEMONSTRATION_RATE) {
         progress.say(DEMONSTRATION_NOTE);
@@ -114,13 +124,21 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
         return Err(AppError::usage(format!("{flag} belongs to `lowrank tune`: `init` trains nothing")));
     }
     let options = &options.composed(progress)?;
+    match kind(&options.adaptation())? {
+        Kind::Decoder => init_on::<Decoder>(options, progress),
+        Kind::Encoder => init_on::<Encoder>(options, progress),
+    }
+}
+
+fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, AppError> {
+    options.base_out.as_deref().map_or(Ok(()), N::admits_base)?;
     let out =
         options.out.clone().ok_or_else(|| AppError::usage("--out DIR is needed: where the adapter goes"))?;
     output::admit(&out, options.overwrite, Writes::Folder(&STARTED_FILES))?;
     needs_base_out(options, brings_its_base(&options.methods()?)?)?;
     let begun = progress.now();
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
     prepared.describe(&ground, progress);
     let [method] = &methods[..] else {
         return Err(AppError::usage("`init` starts one adapter"));
@@ -130,7 +148,7 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     let start_seconds = progress.now() - before_start;
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
-        write_directory(&prepared.model, base, lowrank_store::Format::F32, existing(options))?;
+        N::write_base(&prepared.model, base, existing(options))?;
         if !prepared.model.is_directory() {
             progress.say(NO_TOKENIZER);
         }
@@ -197,13 +215,28 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
 pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
     let options = options.resolved(progress)?;
+    predicted(&options, true, progress)
+}
+
+fn predicted(options: &Tune, train: bool, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
+    match kind(&options.adaptation())? {
+        Kind::Decoder => predicted_on::<Decoder>(options, train, progress),
+        Kind::Encoder => predicted_on::<Encoder>(options, train, progress),
+    }
+}
+
+fn predicted_on<N: Subject>(
+    options: &Tune,
+    train: bool,
+    progress: &mut dyn Progress,
+) -> Result<DryRun, AppError> {
     let (ground, methods) = (options.adaptation(), options.methods()?);
-    let mut prepared = Prepared::open(&ground, &methods, progress)?;
+    let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
     if let [method] = &methods[..] {
         prepared.plan = prepared.chosen_plan(method)?;
     }
     prepared.describe(&ground, progress);
-    adaptation::predict(&prepared, &ground, &methods, true, progress)
+    adaptation::predict(&prepared, &ground, &methods, train, progress)
 }
 
 /// What [`init`] would start, as [`dry_run`].
@@ -211,14 +244,7 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
 /// # Errors
 /// As [`dry_run`].
 pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, AppError> {
-    let options = options.composed(progress)?;
-    let (ground, methods) = (options.adaptation(), options.methods()?);
-    let mut prepared = Prepared::open(&ground, &methods, progress)?;
-    if let [method] = &methods[..] {
-        prepared.plan = prepared.chosen_plan(method)?;
-    }
-    prepared.describe(&ground, progress);
-    adaptation::predict(&prepared, &ground, &methods, false, progress)
+    predicted(&options.composed(progress)?, false, progress)
 }
 
 /// The options as a recipe, checked against model and data as [`tune`] does, every default filled in.
@@ -227,7 +253,11 @@ pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRu
 /// As [`dry_run`].
 pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, AppError> {
     let options = options.resolved(progress)?;
-    Prepared::open(&options.adaptation(), &options.methods()?, progress)?;
+    let (ground, methods) = (options.adaptation(), options.methods()?);
+    match kind(&ground)? {
+        Kind::Decoder => Prepared::<Decoder>::open(&ground, &methods, progress).map(drop)?,
+        Kind::Encoder => Prepared::<Encoder>::open(&ground, &methods, progress).map(drop)?,
+    }
     crate::options::print(&options)
 }
 

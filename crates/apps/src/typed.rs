@@ -9,6 +9,7 @@ use lowrank_attach::{StoredParts, restore_parts};
 use lowrank_store::peft::{Matcher, Settings, Targets, TypedFolder, TypedModule, TypedTensor, is_end};
 
 use crate::Model;
+use crate::subject::Subject;
 
 pub(crate) use written::{Told, folder};
 
@@ -23,7 +24,12 @@ pub(crate) const ABOVE_RANK: f64 = 1e-5;
 /// # Errors
 /// What does not fit, for the caller to say whose fault it is; a factor other than 1 for a type that has no scale. The model is
 /// then as it was.
-pub(crate) fn mount(model: &mut Model, folder: &TypedFolder, name: &str, times: f64) -> Result<(), String> {
+pub(crate) fn mount<N: Subject>(
+    model: &mut Model<N>,
+    folder: &TypedFolder,
+    name: &str,
+    times: f64,
+) -> Result<(), String> {
     let scaled = matches!(
         folder.config.settings,
         Settings::Loha { .. } | Settings::Lokr { .. } | Settings::Adalora { .. }
@@ -109,7 +115,11 @@ fn names(targets: &Targets, module: &str) -> Result<bool, String> {
 }
 
 /// The parts of a module as its form names and shapes them.
-fn parts(model: &Model, folder: &TypedFolder, module: &TypedModule) -> Result<StoredParts, String> {
+fn parts<N: Subject>(
+    model: &Model<N>,
+    folder: &TypedFolder,
+    module: &TypedModule,
+) -> Result<StoredParts, String> {
     let mut parts = Vec::new();
     let mut rank = 0;
     for TypedTensor { part, shape, values } in &module.tensors {

@@ -1,10 +1,9 @@
 //! The check behind every written adapter and merged model: do the logits agree?
 
 use lowrank_store::peft::AdapterFolder;
-use lowrank_tensor::ops::Layout;
-use lowrank_tensor::to_rows;
 
 use crate::error::Because;
+use crate::subject::Subject;
 use crate::{AppError, Model};
 
 /// Logits may differ by this part of the largest logit where numbers were only regrouped in f32.
@@ -19,18 +18,16 @@ const SHARE: f64 = 0.02;
 /// adapters that do next to nothing, such as an untrained one; an effect below it cannot be told from none.
 const ROUNDING: f64 = 2e-5;
 
-/// Logits of a fixed sequence, spread over the vocabulary.
-pub(crate) fn sample_logits(model: &Model) -> Result<Vec<f32>, AppError> {
-    let config = &model.decoder.config;
-    let time = 16.min(config.context);
-    let tokens: Vec<u32> =
-        (0..2 * time).map(|index| ((index * 7919 + 13) % config.vocabulary) as u32).collect();
-    let logits = model.decoder.logits(&tokens, &Layout::dense(2, time)).while_doing("running the model")?;
-    Ok(to_rows(logits))
+/// Logits of a fixed input.
+pub(crate) fn sample_logits<N: Subject>(model: &Model<N>) -> Result<Vec<f32>, AppError> {
+    model.decoder.sample()
 }
 
 /// Logits with an adapter mounted, which is taken off again.
-pub(crate) fn logits_with(model: &mut Model, adapter: &AdapterFolder) -> Result<Vec<f32>, AppError> {
+pub(crate) fn logits_with<N: Subject>(
+    model: &mut Model<N>,
+    adapter: &AdapterFolder,
+) -> Result<Vec<f32>, AppError> {
     model.apply(adapter).while_doing("mounting the adapter")?;
     let logits = sample_logits(model)?;
     model.unmount()?;

@@ -29,7 +29,7 @@ pub struct Encoder {
     /// Shape and constants.
     pub config: Config,
     device: Device,
-    /// `bert.`, `roberta.`, or nothing where the file has no head.
+    /// `bert.` or `roberta.` before the names of a model with a head; else as the file has it.
     prefix: String,
     /// `[vocabulary, hidden]`.
     words: Matrix,

@@ -172,6 +172,28 @@ pub enum TaskError {
         /// Shortest prompt, in tokens.
         shortest_prompt: usize,
     },
+    /// A record without the text or the label that it needs.
+    #[error("the record {problem}")]
+    Label {
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+    /// A label that there was nothing to learn from.
+    #[error("the label {label:?} is none of those that are trained on: {known}")]
+    UnknownLabel {
+        /// The label.
+        label: String,
+        /// Those that are known.
+        known: String,
+    },
+    /// Nothing to tell apart.
+    #[error("all {records} records have the one label {class:?}: a classification needs at least two")]
+    OneLabel {
+        /// The class.
+        class: String,
+        /// Records read.
+        records: usize,
+    },
     /// A setting outside its range.
     #[error("`{setting}` is {value}, but must be {expected}")]
     Setting {

@@ -8,6 +8,7 @@
 //! 3. [`split`]: some are held out.
 //! 4. [`BatchPlan`]: the batches of each epoch, fixed by a seed.
 //!
+//! For encoders: [`read_labelled`], [`sequences`], [`split`] and [`SequencePlan`].
 //! [`tokenize_pairs`] is step 2 for models that read one text and write another. Images ([`LabelledPicture`]) are split like texts,
 //! walked through by an [`Order`], and made inputs of by the model's [`Processor`].
 //!
@@ -18,12 +19,15 @@ mod big_bench;
 mod chat;
 mod error;
 mod example;
+mod labelled;
 mod order;
 mod pairs;
 mod picture;
 mod plain_text;
 mod question;
 mod record;
+mod sequence;
+mod sequence_batch;
 mod split;
 mod summary;
 #[cfg(test)]
@@ -35,12 +39,15 @@ pub use big_bench::BigBench;
 pub use chat::{ChatTemplate, Date, LossOn, Marked};
 pub use error::TaskError;
 pub use example::{Dataset, Example, Format, Layout, end_of_turn, prompt, tokenize};
+pub use labelled::{Answer, Goal, Labelled, classes, label_by_answer, read_labelled};
 pub use order::Order;
 pub use pairs::{PairBatch, tokenize_pairs};
 pub use picture::{Classes, LabelledPicture, Picture, PictureBatch, Processor, Scored, image_scores};
 pub use plain_text::tokenize_plain_text;
 pub use question::{Question, TokenizedQuestion, read_questions};
 pub use record::{Kind, Record, Records, read_records};
+pub use sequence::{Sequence, SequenceSummary, Wanted, sequences};
+pub use sequence_batch::{Answers, Hiding, SequenceBatch, SequencePlan};
 pub use split::{HeldOut, Pick, Sample, Split, split};
 pub use summary::{Summary, marked_text};
-pub use tokenizer::{Cut, GgufVocabulary, SpecialTokens, Stream, Tokenizer, generation_eos};
+pub use tokenizer::{Cut, GgufVocabulary, SequenceEncoder, SpecialTokens, Stream, Tokenizer, generation_eos};

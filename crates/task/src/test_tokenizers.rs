@@ -89,3 +89,36 @@ pub fn merged() -> Tokenizer {
 pub fn pieces() -> Tokenizer {
     Tokenizer::from_gguf(&gguf_pieces()).unwrap()
 }
+
+/// One token a word, between `[CLS]` and `[SEP]`, as encoders read texts.
+pub fn words() -> Tokenizer {
+    let mut vocabulary = serde_json::Map::new();
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let letters = ('a'..='z').map(|letter| letter.to_string());
+    for (id, token) in special.iter().map(|token| (*token).to_owned()).chain(letters).enumerate() {
+        vocabulary.insert(token, id.into());
+    }
+    let added: Vec<serde_json::Value> = special
+        .iter()
+        .enumerate()
+        .map(|(id, token)| {
+            serde_json::json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        })
+        .collect();
+    let piece =
+        |token: &str, segment: u32| serde_json::json!({"SpecialToken": {"id": token, "type_id": segment}});
+    let text = |name: &str, segment: u32| serde_json::json!({"Sequence": {"id": name, "type_id": segment}});
+    let of = |token: &str, id: u32| serde_json::json!({"id": token, "ids": [id], "tokens": [token]});
+    let document = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [piece("[CLS]", 0), text("A", 0), piece("[SEP]", 0)],
+            "pair": [piece("[CLS]", 0), text("A", 0), piece("[SEP]", 0), text("B", 1), piece("[SEP]", 1)],
+            "special_tokens": {"[CLS]": of("[CLS]", 2), "[SEP]": of("[SEP]", 3)}},
+        "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+    });
+    Tokenizer::from_json(document.to_string().as_bytes()).unwrap()
+}

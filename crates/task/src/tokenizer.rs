@@ -3,6 +3,7 @@
 mod config;
 mod gguf;
 mod pre;
+mod sequence;
 mod stream;
 
 use rayon::prelude::*;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 pub use self::config::{SpecialTokens, generation_eos};
 pub use self::gguf::GgufVocabulary;
+pub use self::sequence::SequenceEncoder;
 pub use self::stream::Stream;
 use crate::error::TaskError;
 

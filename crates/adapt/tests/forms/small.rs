@@ -53,6 +53,7 @@ pub fn rows() -> Vec<Row> {
     for name in ["vera", "loha", "adalora", "full"] {
         add(name, &[], own);
     }
+    add("full", &[("bias", "true")], own);
     add("lokr", &[("zero", "second")], own);
     for (size, share, cayley) in [("4", "false", "neumann"), ("6", "false", "exact"), ("4", "true", "exact")]
     {

@@ -16,14 +16,15 @@ use super::Adaptation;
 use super::prepare::{Prepared, Started};
 use crate::AppError;
 use crate::error::Because;
+use crate::subject::Subject;
 
 /// `‖G‖²_F` of each layer on the batch of the first step, by name; estimated from sixteen random directions where a layer's
 /// gradient is not formed.
 ///
 /// # Errors
 /// As collecting evidence.
-pub(crate) fn energies(
-    prepared: &mut Prepared,
+pub(crate) fn energies<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
 ) -> Result<BTreeMap<String, f64>, AppError> {
     let sketch = Sketch { oversampling: 15, power: 0 };

@@ -9,6 +9,7 @@ use lowrank_tensor::to_rows;
 
 use crate::error::Because;
 use crate::model::ADAPTER;
+use crate::subject::Subject;
 use crate::{AppError, Model};
 
 /// The layers of a model with what is mounted on them.
@@ -17,11 +18,15 @@ pub(super) struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    pub(super) fn of(model: &'a Model) -> Changes<'a> {
+    pub(super) fn of<N: Subject>(model: &'a Model<N>) -> Changes<'a> {
         Changes { sites: model.decoder.sites().into_iter().collect() }
     }
 
-    fn linear(&self, each: &Attached) -> Result<&'a Linear, AppError> {
+    /// A layer of the model.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] where there is none.
+    pub(super) fn linear(&self, each: &Attached) -> Result<&'a Linear, AppError> {
         let linear = self.sites.get(&each.site.name).copied();
         linear.ok_or_else(|| AppError::failed(format!("{} is no layer of the model", each.site.name)))
     }

@@ -1,20 +1,15 @@
 //! What a start is shown: gradients, inputs and the first rate, collected on calibration text.
 
 use lowrank_attach::{Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs};
-use lowrank_eval::layout;
 use lowrank_init::{Initialiser, Leading};
-use lowrank_models::network::Text;
 use lowrank_record::{Need, Seed};
-use lowrank_task::{Batch, BatchPlan, Batching, Example, Held};
-use lowrank_tensor::ops::Targets;
 use lowrank_train::Group;
 
 use super::prepare::Prepared;
 use super::{Adaptation, Method, settings};
-use crate::choices::Shown;
-use crate::data::token_rows;
 use crate::error::Because;
-use crate::objective::batches;
+use crate::objective::in_order;
+use crate::subject::{Laying as _, Order, Subject};
 use crate::{AppError, Progress};
 
 /// Batches of the training to come of which inputs are looked at where nothing else is asked: statistics of inputs have more
@@ -49,7 +44,7 @@ impl Found {
     }
 }
 
-impl Prepared {
+impl<N: Subject> Prepared<N> {
     /// Collects what the start of a method needs.
     pub(super) fn evidence(
         &mut self,
@@ -140,21 +135,15 @@ impl Prepared {
         Ok(self.calibration(options, Seed(options.seed), INPUT_BATCHES)?.len())
     }
 
-    /// The calibration text as evidence is collected on it.
-    fn shown(&self, options: &Adaptation, seed: Seed, usual: usize) -> Result<Vec<Calibration>, AppError> {
-        let let_in = |held: &Held| match options.shown {
-            Shown::All => *held != Held::Padding,
-            Shown::Learned => *held == Held::Learned,
-        };
-        let one = |batch: Batch| Calibration {
-            shown: vec![batch.held.iter().map(let_in).collect()],
-            batch: Text {
-                layout: layout(&batch),
-                targets: Targets { ids: batch.targets.into(), weights: None },
-                tokens: batch.tokens,
-            },
-        };
-        Ok(self.calibration(options, seed, usual)?.into_iter().map(one).collect())
+    /// The calibration batches as evidence is collected on them.
+    fn shown(
+        &self,
+        options: &Adaptation,
+        seed: Seed,
+        usual: usize,
+    ) -> Result<Vec<Calibration<N::Batch>>, AppError> {
+        let one = |rows: &N::Rows| Calibration { shown: N::shown(rows, options.shown), batch: N::fed(rows) };
+        Ok(self.calibration(options, seed, usual)?.iter().map(one).collect())
     }
 
     /// The batches on which evidence is collected: those of the first steps, `usual` of them, or what the options name.
@@ -166,30 +155,22 @@ impl Prepared {
         options: &Adaptation,
         seed: Seed,
         usual: usize,
-    ) -> Result<Vec<Batch>, AppError> {
+    ) -> Result<Vec<N::Rows>, AppError> {
         let rows = if options.calibration_batch > 0 { options.calibration_batch } else { options.batch };
-        let batching = Batching { batch: rows, ..self.batching };
+        let laying = self.laying.with_rows(rows);
         let train = &self.data.train;
         let found = if let Some(file) = &options.calibration_tokens {
-            let rows: Vec<Example> = token_rows(file, &self.model)?.into_iter().map(whole_row).collect();
-            let time = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(2);
-            batches(&rows, Batching { time, packing: false, ..batching })
+            N::laid(N::token_rows(file, &self.model)?, laying)
         } else if options.calibration > 0 {
             let order = seed.at("calibration", "order").permutation(train.len());
-            let chosen: Vec<Example> =
+            let chosen: Vec<N::Example> =
                 order.into_iter().take(options.calibration).map(|index| train[index].clone()).collect();
-            batches(&chosen, batching)
+            in_order::<N>(&chosen, laying)
         } else {
             // The first steps see them next: no more memory than one of them, and nothing that training would not see.
-            BatchPlan::new(train, self.batching, settings::data_order(options), 0)
+            N::epoch(train, self.laying, Order::Drawn(settings::data_order(options), 0))
                 .and_then(|plan| (0..plan.batches().min(usual)).map(|index| plan.batch(index)).collect())
         };
         found.input("batching the calibration text")
     }
-}
-
-/// A row of which every token behind the first carries loss.
-fn whole_row(tokens: Vec<u32>) -> Example {
-    let loss = (0..tokens.len()).map(|index| index > 0).collect();
-    Example { tokens, loss, next: None, line: 0 }
 }

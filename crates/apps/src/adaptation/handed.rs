@@ -12,7 +12,7 @@ use lowrank_attach::Attached;
 use lowrank_linalg::LowRank;
 use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
-use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets, TypedFolder};
+use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets, TypedFolder, Whole};
 
 use super::change::{Changes, less};
 use super::handover::Written;
@@ -22,6 +22,7 @@ use crate::choices::PeftType;
 use crate::error::Because;
 use crate::model::ADAPTER;
 use crate::recompress::recompress;
+use crate::subject::Subject;
 use crate::verify::{logits_with, sample_logits};
 use crate::{AppError, Model, Progress, typed};
 
@@ -72,7 +73,7 @@ impl Handed {
     }
 
     /// The logits of a model with it.
-    pub(super) fn logits(&self, model: &mut Model) -> Result<Vec<f32>, AppError> {
+    pub(super) fn logits<N: Subject>(&self, model: &mut Model<N>) -> Result<Vec<f32>, AppError> {
         match &self.folder {
             Folder::Lora(folder) => logits_with(model, folder),
             Folder::Typed(folder) => {
@@ -89,8 +90,8 @@ impl Handed {
 ///
 /// # Errors
 /// [`AppError::Failed`] naming the layer.
-pub(super) fn handed(
-    prepared: &Prepared,
+pub(super) fn handed<N: Subject>(
+    prepared: &Prepared<N>,
     options: &Adaptation,
     method: &Method,
     started: &Started,
@@ -138,12 +139,41 @@ pub(super) fn handed(
         is_approximate = true;
         progress.say(&format!("recompressed to the rank of the start: relative error at most {worst:.2e}"));
     }
+    head(&mut folder, &changes, started)?;
     Ok(Handed { folder: Folder::Lora(folder), is_approximate })
 }
 
+/// Puts the layers that were trained whole into the folder, by the names under which PEFT keeps them (`modules_to_save`).
+fn head(folder: &mut AdapterFolder, changes: &Changes<'_>, started: &Started) -> Result<(), AppError> {
+    for each in &started.head {
+        let module = &each.site.name;
+        let (linear, adapter) = (changes.linear(each)?, changes.adapter(each)?);
+        let base = linear.frozen().while_doing(module)?;
+        let sum = |base: Vec<f32>, change: Vec<f32>| -> Vec<f32> {
+            base.into_iter().zip(change).map(|(base, change)| base + change).collect()
+        };
+        let values = sum(base.to_f32(), adapter.delta(base));
+        let shape = each.site.shape.to_vec();
+        folder.whole.push(Whole { name: format!("{module}.weight"), shape, values });
+        if let Some(bias) = linear.bias() {
+            let change = adapter.bias_delta(bias).unwrap_or_default();
+            let (name, shape) = (format!("{module}.bias"), vec![each.site.shape[0]]);
+            folder.whole.push(Whole { name, shape, values: sum(bias.to_f32(), change) });
+        }
+        // The child of the model, or of its base, that holds the layer: PEFT keeps modules, and finds them by their last name.
+        let mut parts = module.split('.');
+        let first = parts.next().unwrap_or_default();
+        let saved = if first == "classifier" { first } else { parts.next().unwrap_or(first) };
+        if !folder.config.modules_to_save.iter().any(|known| known == saved) {
+            folder.config.modules_to_save.push(saved.to_owned());
+        }
+    }
+    Ok(())
+}
+
 /// A folder of the type that PEFT has for the form.
-fn typed_folder(
-    prepared: &Prepared,
+fn typed_folder<N: Subject>(
+    prepared: &Prepared<N>,
     options: &Adaptation,
     method: &Method,
     started: &Started,
@@ -157,10 +187,10 @@ fn typed_folder(
     let told = typed::Told { seed: options.seed, steps: settings::steps(prepared, options)? };
     let folder = typed::folder(&*form(method)?, &started.attached, &parts, told);
     let mut folder = folder.while_doing("writing the adapter")?;
-    folder.config.task_type = Some("CAUSAL_LM".to_owned());
+    folder.config.task_type = prepared.model.decoder.peft_task().map(str::to_owned);
     folder.config.base_model = prepared.model.path.as_ref().map(|path| path.display().to_string());
     let says = matches!(method.form.as_str(), "ia3" | "vera" | "adalora");
-    folder.config.fan_in_fan_out = says && prepared.model.decoder.config.family.is_conv1d();
+    folder.config.fan_in_fan_out = says && prepared.model.decoder.is_transposed();
     Ok(Handed { folder: Folder::Typed(folder), is_approximate: false })
 }
 
@@ -203,8 +233,8 @@ fn factor(
 }
 
 /// Scale folded in: no reader can get α, its square root or a pattern wrong.
-fn config(
-    prepared: &Prepared,
+fn config<N: Subject>(
+    prepared: &Prepared<N>,
     method: &Method,
     written: Written<'_>,
     started: &Started,
@@ -218,11 +248,11 @@ fn config(
     config.rank_pattern = differs.map(|factor| (factor.module.clone(), factor.rank)).collect();
     config.alpha_pattern =
         config.rank_pattern.iter().map(|(name, rank)| (name.clone(), *rank as f64)).collect();
-    config.task_type = Some("CAUSAL_LM".to_owned());
+    config.task_type = prepared.model.decoder.peft_task().map(str::to_owned);
     config.dora = method.form == "dora";
     // Factors do not depend on how the base stores its weights; PEFT is told all the same, and needs no correction.
-    config.fan_in_fan_out = prepared.model.decoder.config.family.is_conv1d()
-        && factors.iter().any(|factor| !is_head(&factor.module));
+    config.fan_in_fan_out =
+        prepared.model.decoder.is_transposed() && factors.iter().any(|factor| !is_head(&factor.module));
     // A start that brought its own base belongs on that, where it was written.
     let base = if started.attached.iter().any(|each| each.replaced) {
         written.base

@@ -11,15 +11,15 @@ use lowrank_store::peft::{
     AdapterConfig, AdapterFolder, Factor, Kind as Type, Targets, TypedFolder, kind_of,
 };
 use lowrank_store::{hash, tensors};
-use lowrank_task::Kind;
 
 use super::handed::{Handed, handed};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method};
 use crate::choices::PeftType;
 use crate::error::Because;
-use crate::model::{BASE_HASH, OFFSET, PROMPT};
+use crate::model::{BASE_HASH, OFFSET};
 use crate::output::verified;
+use crate::subject::Subject;
 use crate::verify::{allowed, largest_difference, sample_logits};
 use crate::{AppError, Progress};
 
@@ -75,8 +75,8 @@ pub(crate) struct Written<'a> {
 ///
 /// # Errors
 /// [`AppError::Failed`] when it cannot be written, or is not what was trained once it is read back.
-pub(crate) fn write(
-    prepared: &mut Prepared,
+pub(crate) fn write<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
     method: &Method,
     started: &Started,
@@ -115,8 +115,8 @@ fn is_replaced(started: &Started) -> bool {
 }
 
 /// The factors that the training began with, an adapter of their own; `None` for a form that makes its own start.
-fn initial(
-    prepared: &Prepared,
+fn initial<N: Subject>(
+    prepared: &Prepared<N>,
     options: &Adaptation,
     started: &Started,
     written: Written<'_>,
@@ -142,7 +142,7 @@ fn factor(each: &Attached, (left, right): &(Vec<f32>, Vec<f32>)) -> Factor {
 }
 
 /// The configuration of the factors as they are trained, before anything is converted.
-fn config(prepared: &Prepared, options: &Adaptation, plan: &Plan) -> AdapterConfig {
+fn config<N: Subject>(prepared: &Prepared<N>, options: &Adaptation, plan: &Plan) -> AdapterConfig {
     let targets = plan.sites.iter().map(|site| site.name.clone()).collect();
     let mut config = AdapterConfig::new(options.rank, options.alpha, Targets::List(targets));
     config.rank_stabilised = options.rank_stabilised;
@@ -151,16 +151,16 @@ fn config(prepared: &Prepared, options: &Adaptation, plan: &Plan) -> AdapterConf
     config.rank_pattern = differs.map(|site| (site.name.clone(), site.rank)).collect();
     let differs = plan.sites.iter().filter(|site| (site.alpha - options.alpha).abs() > 0.0);
     config.alpha_pattern = differs.map(|site| (site.name.clone(), site.alpha)).collect();
-    config.task_type = Some("CAUSAL_LM".to_owned());
+    config.task_type = prepared.model.decoder.peft_task().map(str::to_owned);
     // Factors do not depend on how the base stores its weights; PEFT is told all the same, and needs no correction.
-    config.fan_in_fan_out = prepared.model.decoder.config.family.is_conv1d()
-        && plan.sites.iter().any(|site| !is_head(&site.name));
+    config.fan_in_fan_out =
+        prepared.model.decoder.is_transposed() && plan.sites.iter().any(|site| !is_head(&site.name));
     config.base_model = prepared.model.path.as_ref().map(|path| path.display().to_string());
     config
 }
 
-fn provenance(
-    prepared: &Prepared,
+fn provenance<N: Subject>(
+    prepared: &Prepared<N>,
     options: &Adaptation,
     method: &Method,
     started: &Started,
@@ -177,29 +177,19 @@ fn provenance(
         ("lowrank.init_options", choices.join(" ")),
         ("lowrank.form", method.form.clone()),
         ("lowrank.form_options", form_choices.join(" ")),
-        (PROMPT, prompt_format(prepared).to_owned()),
         ("lowrank.rank", options.rank.to_string()),
         ("lowrank.seed", options.seed.to_string()),
         (RUN, run_hash(&started.identity)),
     ];
+    facts.extend(N::provenance(&prepared.data));
     facts.extend(steps.map(|steps| ("lowrank.steps", steps.to_string())));
     facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The format of `lowrank generate` that writes a prompt as the training did.
-fn prompt_format(prepared: &Prepared) -> &'static str {
-    let summary = &prepared.data.summary;
-    match summary.kind {
-        _ if summary.chat => "chat",
-        Kind::QuestionAnswer => "plain",
-        _ => "raw",
-    }
-}
-
 /// Writes beside, reads back, mounts what was read on the unmodified base (or on the start's own), compares logits on sample
 /// tokens, and gives the result its name.
-fn write_verified(
-    prepared: &mut Prepared,
+fn write_verified<N: Subject>(
+    prepared: &mut Prepared<N>,
     handed: &Handed,
     initial: Option<&AdapterFolder>,
     started: &Started,

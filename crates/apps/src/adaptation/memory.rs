@@ -6,13 +6,13 @@ use lowrank_adapt::Weight;
 use lowrank_linalg::{from_rows, multiply};
 use lowrank_models::Recompute;
 use lowrank_record::{Need, Seed};
-use lowrank_task::BatchPlan;
 use lowrank_train::Settings;
 use serde::Serialize;
 
 use super::prepare::{Prepared, initialiser};
 use super::{Adaptation, Method, settings};
 use crate::error::Because;
+use crate::subject::{Laying as _, Order, Subject};
 use crate::{AppError, Progress};
 
 /// What `--dry-run` predicts.
@@ -94,15 +94,15 @@ struct Flops {
 }
 
 impl Flops {
-    fn of(prepared: &Prepared) -> Flops {
-        let config = &prepared.model.decoder.config;
+    fn of<N: Subject>(prepared: &Prepared<N>) -> Flops {
+        let sides = prepared.model.decoder.sides();
         let values = |shape: [usize; 2]| shape.iter().product::<usize>() as f64;
         Flops {
             linear: prepared.model.decoder.sites().iter().map(|(_, site)| values(site.shape())).sum(),
-            head: (config.vocabulary * config.hidden) as f64,
+            head: (sides.vocabulary * sides.hidden) as f64,
             low_rank: prepared.plan.parameters() as f64,
             // Half of the scores are seen.
-            attention: (prepared.batching.time * config.heads * config.head_dim * config.layers) as f64,
+            attention: (prepared.laying.batching().time * sides.heads * sides.head_dim * sides.layers) as f64,
             products: if prepared.recompute == Recompute::Blocks { 3.0 } else { 2.0 },
         }
     }
@@ -119,7 +119,7 @@ impl Flops {
     }
 
     /// A step's passes without adapters, and six thin products with each gradient, formed or not, as is cheaper.
-    fn evidence(&self, prepared: &Prepared, tokens: f64) -> f64 {
+    fn evidence<N: Subject>(&self, prepared: &Prepared<N>, tokens: f64) -> f64 {
         let thin = |site: &lowrank_attach::Site| {
             let [out, inp] = site.shape.map(|side| side as f64);
             let columns = (4 * site.rank).min(site.shape[0].min(site.shape[1])) as f64;
@@ -132,15 +132,16 @@ impl Flops {
 
 /// Counts flops and bytes of a step and predicts the process's largest memory, and the time of everything that is computed: of
 /// a start alone its evidence, of a run also the steps and evaluations of all its starts.
-pub(crate) fn predict(
-    prepared: &Prepared,
+pub(crate) fn predict<N: Subject>(
+    prepared: &Prepared<N>,
     options: &Adaptation,
     methods: &[Method],
     train: bool,
     progress: &dyn Progress,
 ) -> Result<DryRun, AppError> {
     let flops = Flops::of(prepared);
-    let plan = BatchPlan::new(&prepared.data.train, prepared.batching, settings::data_order(options), 0);
+    let order = Order::Drawn(settings::data_order(options), 0);
+    let plan = N::epoch(&prepared.data.train, prepared.laying, order);
     let places = plan.input("batching the data")?.places();
     let mean = places.iter().sum::<usize>() as f64 / places.len() as f64;
     let per_step = flops.step(mean) * f64::from(options.accumulate);
@@ -182,17 +183,17 @@ fn evaluations(settings: &Settings) -> f64 {
     1.0 + settings.steps.div_ceil(settings.eval_every) as f64
 }
 
-fn held_out_places(prepared: &Prepared) -> Result<usize, AppError> {
+fn held_out_places<N: Subject>(prepared: &Prepared<N>) -> Result<usize, AppError> {
     if prepared.data.held_out.is_empty() {
         return Ok(0);
     }
-    let plan = BatchPlan::in_order(&prepared.data.held_out, prepared.batching);
+    let plan = N::epoch(&prepared.data.held_out, prepared.laying, Order::Fixed);
     Ok(plan.input("batching the held-out data")?.places().iter().sum())
 }
 
 /// Numbers that a step of `tokens` keeps besides the model.
-fn floats(prepared: &Prepared, tokens: usize) -> usize {
-    let config = &prepared.model.decoder.config;
+fn floats<N: Subject>(prepared: &Prepared<N>, tokens: usize) -> usize {
+    let config = prepared.model.decoder.sides();
     // Values that the backward finds: for each token and block the states before the norms and linears.
     let kv = config.kv_heads * config.head_dim;
     let block = 5 * config.hidden + 4 * config.heads * config.head_dim + 4 * kv + 3 * config.intermediate;

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 
-use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
+use crate::choices::{
+    FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, TaskChoice, Widen,
+};
 
 /// The ground on which methods are tried. Each field is the flag of `lowrank tune` of that name.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Adaptation {
     /// The model; `None` is the decoder inside this binary.
     pub(crate) model: Option<PathBuf>,
+    /// What an encoder learns; none for a decoder.
+    pub(crate) task: Option<TaskChoice>,
     /// Training data; `None` is the text inside this binary.
     pub(crate) data: Option<PathBuf>,
     /// Held-out data, where it has a file of its own.
@@ -94,6 +98,7 @@ impl Default for Adaptation {
     fn default() -> Adaptation {
         Adaptation {
             model: None,
+            task: None,
             data: None,
             held_out_data: None,
             held_out: 0.05,

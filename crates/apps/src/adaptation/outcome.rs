@@ -4,6 +4,7 @@ use lowrank_train::{Stopped, metrics::Line};
 use serde::Serialize;
 
 use super::prepare::Started;
+use crate::subject::Score;
 
 /// One start, trained.
 #[derive(Serialize)]
@@ -29,6 +30,12 @@ pub struct RunSummary {
     pub held_out_before: Option<f64>,
     /// Held-out loss of the adapter's values.
     pub held_out_after: Option<f64>,
+    /// What is told of held-out answers beside their loss, before the first step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score_before: Option<Score>,
+    /// The same of the adapter's values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
     /// Speed of the steps alone.
     pub tokens_per_second: Option<f64>,
     /// From the start of the command to the end of the first step.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lowrank_adapt::{AdaptError, Allocator, Form, Offset, Weight};
-use lowrank_attach::{Attached, Plan, Targets as Chosen, Way, admits_passes, attach, attach_stored};
+use lowrank_adapt::forms::Full;
+use lowrank_adapt::{AdaptError, Allocator, Form, Linear, Offset, Weight};
+use lowrank_attach::{
+    Attached, Collected, Plan, Site, Targets as Chosen, Way, admits_passes, attach, attach_stored,
+};
 use lowrank_init::Initialiser;
-use lowrank_models::Recompute;
+use lowrank_models::{Decoder, Recompute};
 use lowrank_record::{Need, Seed};
-use lowrank_task::{Batching, Layout};
 use lowrank_tensor::Matrix;
 
 use super::evidence::Told;
@@ -16,18 +18,22 @@ use super::method::OWN_START;
 use super::stored_start::{self, Kept};
 use super::{Adaptation, Method, settings};
 use crate::choices::{OffsetChoice, RecomputeChoice};
-use crate::data::{Data, Reading, read};
+use crate::data::Data;
 use crate::error::Because;
 use crate::model::ADAPTER;
+use crate::subject::{Opened, Subject};
+use crate::typed::FORMS;
 use crate::verify::{largest_difference, sample_logits};
 use crate::{AppError, Model, Progress};
 
 /// A model with its data and the layers to adapt.
-pub(crate) struct Prepared {
-    pub(crate) model: Model,
-    pub(crate) data: Data,
+pub(crate) struct Prepared<N: Subject = Decoder> {
+    pub(crate) model: Model<N>,
+    pub(crate) data: Data<N::Example, N::Summary>,
     pub(crate) plan: Plan,
-    pub(crate) batching: Batching,
+    /// The layers that are trained whole beside the adapters.
+    pub(crate) head: Plan,
+    pub(crate) laying: N::Laying,
     pub(crate) recompute: Recompute,
     /// The weights that an offset inside the base replaced.
     originals: Vec<(String, Matrix)>,
@@ -36,6 +42,8 @@ pub(crate) struct Prepared {
 /// A start on every layer.
 pub(crate) struct Started {
     pub(crate) attached: Vec<Attached>,
+    /// The layers that are trained whole beside them.
+    pub(crate) head: Vec<Attached>,
     /// The layers with the ranks that the start gave them.
     pub(crate) plan: Plan,
     /// What collecting the evidence took.
@@ -48,7 +56,7 @@ pub(crate) struct Started {
     pub(crate) identity: BTreeMap<String, String>,
 }
 
-impl Prepared {
+impl<N: Subject> Prepared<N> {
     /// Opens and checks everything that the options name.
     ///
     /// # Errors
@@ -57,26 +65,14 @@ impl Prepared {
         options: &Adaptation,
         methods: &[Method],
         progress: &mut dyn Progress,
-    ) -> Result<Prepared, AppError> {
+    ) -> Result<Prepared<N>, AppError> {
         for method in methods {
             form(method)?;
         }
         check_numbers(options)?;
-        if options.model.is_some() && options.data.is_none() {
-            return Err(AppError::usage(
-                "--data FILE is needed with --model: what should the adapter learn?",
-            ));
-        }
-        let model = Model::open(options.model.as_deref(), options.widen.hold())?;
-        progress.say(&format!(
-            "model: {} ({} layers, {:.1} M parameters, {:.0} MB in memory)",
-            model.name,
-            model.decoder.config.layers,
-            model.decoder.config.parameters() as f64 / 1e6,
-            model.decoder.bytes() as f64 / 1e6
-        ));
+        let Opened { model, data, laying } = N::open(options, progress)?;
         let chosen = Chosen::parse(&options.targets, options.exclude.as_deref(), options.layers.as_deref());
-        let plan = Plan::new(
+        let mut plan = Plan::new(
             &model.decoder,
             &chosen.input("--targets")?,
             options.rank,
@@ -86,25 +82,18 @@ impl Prepared {
             &numbers(&options.alpha_pattern, "--alpha-pattern")?,
         )
         .input("the plan")?;
-        let max_length = model.length(options.max_length)?;
-        let reading = Reading {
-            data: options.data.as_deref(),
-            held_out_data: options.held_out_data.as_deref(),
-            held_out: options.held_out,
-            eval_limit: options.eval_limit,
-            limit: options.limit,
-            layout: Layout { format: options.format.format(), loss_on: options.loss_on.learn(), max_length },
-        };
-        let data = read(&reading, &model, Seed(options.seed))?;
-        let longest =
-            data.train.iter().chain(&data.held_out).map(|example| example.tokens.len()).max().unwrap_or(2);
-        // Rows are as long as the longest record unless packing can fill longer ones.
-        let time = if options.packing { max_length.min(longest.max(256)) } else { longest };
-        let batching =
-            Batching { batch: options.batch, time, packing: options.packing, pad: model.tokenizer()?.pad() };
+        let head = head_plan(&model.decoder);
+        let taken = plan.sites.iter().find(|site| head.sites.iter().any(|whole| whole.name == site.name));
+        if let Some(site) = taken.filter(|_| options.targets != "all-linear") {
+            return Err(AppError::usage(format!(
+                "--targets names {}, which is trained whole beside the adapters and takes none",
+                site.name
+            )));
+        }
+        plan.sites.retain(|site| !head.sites.iter().any(|whole| whole.name == site.name));
         let recompute =
             if options.recompute == RecomputeChoice::Blocks { Recompute::Blocks } else { Recompute::Nothing };
-        let prepared = Prepared { model, data, plan, batching, recompute, originals: Vec::new() };
+        let prepared = Prepared { model, data, plan, head, laying, recompute, originals: Vec::new() };
         for method in methods {
             prepared.admit(options, method)?;
             settings::of(&prepared, options, method.rate)?;
@@ -118,6 +107,12 @@ impl Prepared {
     /// [`AppError::Usage`] naming the layer.
     pub(crate) fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
         let form = form(method)?;
+        if !self.head.sites.is_empty() && FORMS.contains(&method.form.as_str()) {
+            return Err(AppError::usage(format!(
+                "--form {}: PEFT's own type of it is written without the head that is trained here; choose another form",
+                method.form
+            )));
+        }
         let steps = settings::steps(self, options)?;
         allocator(&*form, &self.plan, steps).input(format!("--form {}", method.form))?;
         let Some(initialiser) = initialiser(method)? else { return Ok(()) };
@@ -143,10 +138,7 @@ impl Prepared {
             progress.say(line);
         }
         if let Some(summary) = &self.data.held_out_summary {
-            let (read, truncated, dropped) = (summary.read, summary.truncated, summary.dropped);
-            progress.say(&format!(
-                "held-out file: {read} records, {truncated} truncated, {dropped} dropped with nothing left to learn"
-            ));
+            progress.say(&format!("held-out file: {}", N::held_out_line(summary)));
         }
         progress.say(&format!(
             "{} examples to train on, {} held out",
@@ -160,6 +152,11 @@ impl Prepared {
             options.alpha,
             self.plan.parameters()
         ));
+        if !self.head.sites.is_empty() {
+            let values = |site: &Site| site.shape[0] * (site.shape[1] + 1);
+            let values = self.head.sites.iter().map(values).sum::<usize>();
+            progress.say(&format!("and {} layers of the head whole: {values}", self.head.sites.len()));
+        }
     }
 
     /// Collects what the start needs and mounts it; from where it is kept if it is there, and kept there otherwise.
@@ -176,17 +173,18 @@ impl Prepared {
         let identity = settings::identity(self, options, method)?;
         let settings = initialiser.iter().flat_map(|initialiser| initialiser.settings());
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).collect();
-        let before = sample_logits(&self.model)?;
         // Shared with the model, which may be given others.
         self.originals = frozen(&self.model)?;
+        self.model.decoder.draw_head(Seed(options.seed).at("head", "start"))?;
+        let before = sample_logits(&self.model)?;
         let kept = kept.map(|path| Kept { path, identity: &identity });
         if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
             let (plan, starts) = stored_start::read(kept, &self.plan)?;
             let attached = attach_stored(&mut self.model.decoder, &plan, starts, &*form, ADAPTER)
                 .input(format!("the stored start {}", kept.path.display()))?;
             let moved = largest_difference(&before, &sample_logits(&self.model)?);
-            let evidence = Told::default();
-            return Ok(Started { attached, plan, evidence, settings, moved, identity });
+            let (evidence, head) = (Told::default(), self.train_head(options)?);
+            return Ok(Started { attached, head, plan, evidence, settings, moved, identity });
         }
         let seed = Seed(options.seed);
         let found = self.evidence(options, method, initialiser.as_deref(), progress)?;
@@ -221,7 +219,19 @@ impl Prepared {
             stored_start::write(&self.model, &attached, kept)?;
         }
         let moved = largest_difference(&before, &sample_logits(&self.model)?);
-        Ok(Started { attached, plan, evidence: found.told, settings, moved, identity })
+        let head = self.train_head(options)?;
+        Ok(Started { attached, head, plan, evidence: found.told, settings, moved, identity })
+    }
+
+    /// Makes the head trainable: a change of every entry, mounted beside the adapters and taken off with them.
+    fn train_head(&mut self, options: &Adaptation) -> Result<Vec<Attached>, AppError> {
+        if self.head.sites.is_empty() {
+            return Ok(Vec::new());
+        }
+        let way = Way { initialiser: None, form: &Full { bias: true }, offset: Offset::None };
+        let seed = Seed(options.seed).at("head", "change");
+        let (model, none) = (&mut self.model.decoder, Collected::default());
+        attach(model, &self.head, way, none, seed, ADAPTER).while_doing("the head")
     }
 
     /// The plan with the ranks that the start of a method chooses from the weights; the plan itself where it does not.
@@ -252,7 +262,21 @@ impl Prepared {
     }
 }
 
-fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
+/// The layers that are trained whole, as a plan; ranks and scales play no part.
+fn head_plan<N: Subject>(model: &N) -> Plan {
+    let names = model.head();
+    let whole = model.sites().into_iter().filter(|(name, _)| names.contains(name));
+    let site = |(name, linear): (String, &Linear)| Site {
+        name,
+        shape: linear.shape(),
+        rank: 1,
+        alpha: 1.0,
+        scale: 1.0,
+    };
+    Plan { sites: whole.map(site).collect(), rank_stabilised: false }
+}
+
+fn frozen<N: Subject>(model: &Model<N>) -> Result<Vec<(String, Matrix)>, AppError> {
     let mut all = Vec::new();
     for (name, linear) in model.decoder.sites() {
         if let Weight::Frozen(matrix) = linear.weight() {
@@ -283,7 +307,7 @@ pub(crate) fn parameters(started: &Started) -> usize {
     let values = |each: &Attached| -> usize {
         each.variables.iter().map(|(_, variable)| variable.shape().iter().product::<usize>()).sum()
     };
-    started.attached.iter().map(values).sum()
+    started.attached.iter().chain(&started.head).map(values).sum()
 }
 
 /// Repeats what starts warn of, once each with the number of layers.

@@ -11,6 +11,7 @@ use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method, prepare, settings, stored_start};
 use crate::error::Because;
 use crate::objective::{Allotted, Trainable, Training};
+use crate::subject::{Laying as _, Subject};
 use crate::training::{self, Told};
 use crate::{AppError, Model, Progress};
 
@@ -29,8 +30,8 @@ pub(crate) struct Folder<'a> {
 ///
 /// # Errors
 /// [`AppError::Usage`] for what cannot be, [`AppError::Failed`] for what went wrong.
-pub(crate) fn train(
-    prepared: &mut Prepared,
+pub(crate) fn train<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
     method: &Method,
     at: Folder<'_>,
@@ -49,11 +50,13 @@ pub(crate) fn train(
     progress.reset_peak();
     let mut training = training_of(prepared, options, method, &started)?;
     progress.say(&budget(prepared, options, &settings));
+    let score_before = training.score().while_doing("evaluating")?;
     let told = Told { label: &method.name, folder, resume, identity: started.identity.clone() };
     let (outcome, watched) = training::run(&mut training, &settings, told, progress)?;
     if !outcome.untouched.is_empty() {
         progress.say(&format!("warning: never had a gradient: {}", outcome.untouched.join(", ")));
     }
+    let score = training.score().while_doing("evaluating")?;
     let lines = metrics::read(folder).while_doing("reading the metrics")?;
     let held_out_at = |step: u64| lines.iter().find(|line| line.step == step).and_then(|line| line.eval);
     Ok(RunSummary {
@@ -67,6 +70,9 @@ pub(crate) fn train(
         last_loss: outcome.loss,
         held_out_before: held_out_at(0),
         held_out_after: held_out_at(outcome.values_of),
+        // A run that is gone on with does not know what it began with.
+        score_before: score_before.filter(|_| !resume),
+        score,
         tokens_per_second: (watched.seconds > 0.0).then(|| watched.tokens as f64 / watched.seconds),
         seconds_to_first_step: watched.first_step.map(|at| at - begun),
         seconds_to_start: started_at - begun,
@@ -85,12 +91,12 @@ pub(crate) fn train(
 ///
 /// # Errors
 /// [`AppError::Usage`] when the data cannot be batched.
-pub(super) fn training_of<'a>(
-    prepared: &'a Prepared,
+pub(super) fn training_of<'a, N: Subject>(
+    prepared: &'a Prepared<N>,
     options: &Adaptation,
     method: &Method,
     started: &Started,
-) -> Result<Training<'a>, AppError> {
+) -> Result<Training<'a, N>, AppError> {
     let form = prepare::form(method)?;
     let steps = settings::steps(prepared, options)?;
     let allocator = prepare::allocator(&*form, &started.plan, steps).input(&method.name)?;
@@ -101,7 +107,7 @@ pub(super) fn training_of<'a>(
         trainables(started),
         &prepared.data.train,
         &prepared.data.held_out,
-        prepared.batching,
+        prepared.laying,
         options.accumulate,
         prepared.recompute,
         settings::data_order(options),
@@ -110,16 +116,17 @@ pub(super) fn training_of<'a>(
 }
 
 /// What will be done, in a line.
-fn budget(prepared: &Prepared, options: &Adaptation, settings: &Settings) -> String {
-    let rows = prepared.batching.batch * options.accumulate as usize;
-    let length = if prepared.batching.packing { "of" } else { "of up to" };
+fn budget<N: Subject>(prepared: &Prepared<N>, options: &Adaptation, settings: &Settings) -> String {
+    let batching = prepared.laying.batching();
+    let rows = batching.batch * options.accumulate as usize;
+    let length = if batching.packing { "of" } else { "of up to" };
     let evaluated = match settings.eval_every {
         0 => "no held-out data".to_owned(),
         every => format!("{} held out, evaluated every {every} steps", prepared.data.held_out.len()),
     };
     format!(
         "{} steps of {rows} rows {length} {} tokens at rate {:.1e}; {evaluated}",
-        settings.steps, prepared.batching.time, settings.rate
+        settings.steps, batching.time, settings.rate
     )
 }
 
@@ -137,7 +144,7 @@ fn write_reports(started: &Started, path: &Path) -> Result<(), AppError> {
 
 fn trainables(started: &Started) -> Vec<Trainable> {
     let mut all = Vec::new();
-    for each in &started.attached {
+    for each in started.attached.iter().chain(&started.head) {
         for (part, variable) in &each.variables {
             let group = match *part {
                 "left" => Group::Left,
@@ -145,7 +152,9 @@ fn trainables(started: &Started) -> Vec<Trainable> {
                 _ => Group::Dense,
             };
             let name = format!("{}.{part}", each.site.name);
-            all.push(Trainable { name, group, decay: true, variable: variable.clone() });
+            // Of the head the change is held: decay would pull it back to where it was drawn.
+            let decay = !started.head.iter().any(|whole| whole.site.name == each.site.name);
+            all.push(Trainable { name, group, decay, variable: variable.clone() });
         }
     }
     all
@@ -155,7 +164,7 @@ fn trainables(started: &Started) -> Vec<Trainable> {
 const DECOMPOSED: usize = 1024;
 
 /// What the training made of each layer's change.
-fn changes(model: &Model, started: &Started) -> Result<Vec<SiteChange>, AppError> {
+fn changes<N: Subject>(model: &Model<N>, started: &Started) -> Result<Vec<SiteChange>, AppError> {
     let changes = Changes::of(model);
     let mut all = Vec::new();
     for each in &started.attached {

@@ -4,26 +4,25 @@ use std::collections::BTreeMap;
 
 use lowrank_record::Seed;
 use lowrank_store::hash;
-use lowrank_task::BatchPlan;
 use lowrank_train::{EarlyStop, Schedule, Settings, Shape};
 
 use super::prepare::{Prepared, form, initialiser};
 use super::{Adaptation, Method};
 use crate::AppError;
 use crate::choices::ScheduleChoice;
-use crate::data;
 use crate::error::Because;
+use crate::subject::{Order, Subject};
 use crate::training::checked;
 
 /// Optimiser steps: as asked, or as many as the epochs have.
 ///
 /// # Errors
 /// [`AppError::Usage`] when the data cannot be batched.
-pub(super) fn steps(prepared: &Prepared, options: &Adaptation) -> Result<u64, AppError> {
+pub(super) fn steps<N: Subject>(prepared: &Prepared<N>, options: &Adaptation) -> Result<u64, AppError> {
     if let Some(steps) = options.steps {
         return Ok(steps);
     }
-    let plan = BatchPlan::new(&prepared.data.train, prepared.batching, data_order(options), 0);
+    let plan = N::epoch(&prepared.data.train, prepared.laying, Order::Drawn(data_order(options), 0));
     let batches = plan.input("batching the data")?.batches() as f64;
     Ok(((batches * options.epochs / f64::from(options.accumulate)).ceil() as u64).max(1))
 }
@@ -37,7 +36,11 @@ pub(super) fn data_order(options: &Adaptation) -> Seed {
 ///
 /// # Errors
 /// [`AppError::Usage`] naming what cannot be.
-pub(super) fn of(prepared: &Prepared, options: &Adaptation, rate: f64) -> Result<Settings, AppError> {
+pub(super) fn of<N: Subject>(
+    prepared: &Prepared<N>,
+    options: &Adaptation,
+    rate: f64,
+) -> Result<Settings, AppError> {
     let steps = steps(prepared, options)?;
     let choices = options.optimiser_option.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let optimiser = checked(lowrank_train::Method::by_name(&options.optimiser, choices))?;
@@ -79,8 +82,8 @@ pub(super) fn of(prepared: &Prepared, options: &Adaptation, rate: f64) -> Result
 ///
 /// # Errors
 /// [`AppError::Usage`] for calibration rows that cannot be read.
-pub(crate) fn identity(
-    prepared: &Prepared,
+pub(crate) fn identity<N: Subject>(
+    prepared: &Prepared<N>,
     options: &Adaptation,
     method: &Method,
 ) -> Result<BTreeMap<String, String>, AppError> {
@@ -91,14 +94,14 @@ pub(crate) fn identity(
     let rows = match &options.calibration_tokens {
         Some(file) => format!(
             " of {}",
-            hash::of_bytes(format!("{:?}", data::token_rows(file, &prepared.model)?).as_bytes())
+            hash::of_bytes(format!("{:?}", N::token_rows(file, &prepared.model)?).as_bytes())
         ),
         None => String::new(),
     };
     let facts = [
         ("model", prepared.model.hash.clone()),
-        ("training data", data::hash(&prepared.data.train)),
-        ("held-out data", data::hash(&prepared.data.held_out)),
+        ("training data", N::hash(&prepared.data.train)),
+        ("held-out data", N::hash(&prepared.data.held_out)),
         ("seed", options.seed.to_string()),
         ("init", method.init.clone()),
         ("init options", choices),
@@ -116,10 +119,13 @@ pub(crate) fn identity(
         ("rank-stabilised", options.rank_stabilised.to_string()),
         ("layers", hash::of_bytes(format!("{:?}", prepared.plan).as_bytes())),
         ("offset", format!("{:?}", options.offset)),
-        ("batching", format!("{:?}", prepared.batching)),
+        ("batching", format!("{:?}", prepared.laying)),
         ("widen", format!("{:?}", options.widen)),
     ];
     let mut facts: BTreeMap<String, String> = facts.map(|(key, value)| (key.to_owned(), value)).into();
+    if let Some(task) = options.task {
+        facts.insert("task".to_owned(), format!("{task:?}"));
+    }
     if !method.form_options.is_empty() {
         let chosen = method.form_options.iter().map(|(key, value)| format!("{key}={value}"));
         facts.insert("form options".to_owned(), chosen.collect::<Vec<_>>().join(" "));

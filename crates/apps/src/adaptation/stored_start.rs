@@ -8,6 +8,7 @@ use lowrank_attach::{Attached, Plan, Site, StoredStart};
 use lowrank_store::checkpoint::Checkpoint;
 
 use crate::error::Because;
+use crate::subject::Subject;
 use crate::{AppError, Model};
 
 /// Where a run folder keeps its start.
@@ -29,7 +30,11 @@ pub(crate) struct Kept<'a> {
 
 /// Writes the adapter of every layer as it starts, how its start is taken back, the weight that took the base's place if one
 /// did, and what decided them.
-pub(super) fn write(model: &Model, attached: &[Attached], kept: Kept<'_>) -> Result<(), AppError> {
+pub(super) fn write<N: Subject>(
+    model: &Model<N>,
+    attached: &[Attached],
+    kept: Kept<'_>,
+) -> Result<(), AppError> {
     let sites: BTreeMap<String, &Linear> = model.decoder.sites().into_iter().collect();
     let (mut tensors, mut layers) = (Vec::new(), Vec::new());
     for each in attached {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method, alignment, session, settings};
 use crate::error::Because;
+use crate::subject::Subject;
 use crate::watch::{Watch, Watched};
 use crate::{AppError, Progress};
 
@@ -52,8 +53,8 @@ pub(crate) enum Ended {
 ///
 /// # Errors
 /// As starting and training.
-pub(crate) fn measure(
-    prepared: &mut Prepared,
+pub(crate) fn measure<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
     method: &Method,
     start: &Path,
@@ -98,8 +99,8 @@ pub(crate) fn measure(
 ///
 /// # Errors
 /// As starting and training; numbers that are none are no error here.
-pub(crate) fn trial(
-    prepared: &mut Prepared,
+pub(crate) fn trial<N: Subject>(
+    prepared: &mut Prepared<N>,
     options: &Adaptation,
     method: &Method,
     start: &Path,
@@ -134,8 +135,8 @@ fn quiet(settings: Settings) -> Settings {
     Settings { eval_every: 0, checkpoint_every: 0, early_stop: None, restore_best: false, ..settings }
 }
 
-fn steps(
-    training: &mut crate::objective::Training<'_>,
+fn steps<N: Subject>(
+    training: &mut crate::objective::Training<'_, N>,
     settings: &Settings,
     label: &str,
     progress: &mut dyn Progress,

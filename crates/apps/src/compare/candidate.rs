@@ -4,6 +4,7 @@ use lowrank_attach::Plan;
 
 use super::options::{Compare, Equal};
 use crate::adaptation::{Method, Prepared, chooses_rank, equal_parameters, total};
+use crate::subject::Subject;
 use crate::{AppError, Progress, recipes};
 
 /// One method of a comparison.
@@ -100,10 +101,10 @@ fn parse_rate(entry: &str, rate: &str) -> Result<f64, AppError> {
 ///
 /// # Errors
 /// [`AppError::Usage`] naming the method and the layer.
-pub(super) fn planned(
+pub(super) fn planned<N: Subject>(
     listed: Vec<Listed>,
     options: &Compare,
-    prepared: &mut Prepared,
+    prepared: &mut Prepared<N>,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Candidate>, AppError> {
     let ground = options.adaptation();

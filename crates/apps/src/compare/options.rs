@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AppError;
 use crate::adaptation::Adaptation;
-use crate::choices::{FormatChoice, LossOn, RecomputeChoice, ScheduleChoice, Widen};
+use crate::choices::{FormatChoice, LossOn, RecomputeChoice, ScheduleChoice, TaskChoice, Widen};
 
 /// A comparison. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub struct Compare {
     #[arg(long, value_name = "DIR|FILE", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// What an encoder should learn (BERT, RoBERTa, MiniLM); its data are records of text (or two texts) and label
+    #[arg(long, value_name = "TASK", value_enum, help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskChoice>,
     /// Training data: JSONL or a JSON list (text, prompt/completion, question/answer or messages), a BIG-bench task.json, or
     /// plain text
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
@@ -222,6 +226,7 @@ impl Compare {
         let options = self.clone();
         Adaptation {
             model: options.model,
+            task: options.task,
             data: options.data,
             held_out_data: options.held_out_data,
             held_out: options.held_out,

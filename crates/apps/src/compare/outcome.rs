@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::ValueEnum as _;
 use serde::Serialize;
 
 use super::budget::duration;
@@ -11,7 +12,9 @@ use super::options::{Compare, Equal};
 use super::store::{Finished, Tried};
 use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Prepared, mebibytes};
+use crate::choices::TaskChoice;
 use crate::interval::Interval;
+use crate::subject::Subject;
 
 /// One method, compared.
 #[derive(Debug, Clone, Serialize)]
@@ -34,11 +37,11 @@ pub struct Entry {
     pub rate_at_the_end: bool,
     /// The rates that were tried.
     pub tried: Vec<Tried>,
-    /// Mean held-out loss over the seeds, nats per token.
+    /// Mean held-out loss over the seeds.
     pub held_out: Option<Interval>,
     /// Paired difference of the held-out loss to the first method: below zero is ahead. None for the first.
     pub difference: Option<Interval>,
-    /// Mean share of questions answered rightly.
+    /// Mean of what is told beside the loss ([`Compared::measure`]): the share of questions, or of held-out records, answered rightly.
     pub accuracy: Option<Interval>,
     /// Paired difference of that to the first method: above zero is ahead.
     pub accuracy_difference: Option<Interval>,
@@ -118,6 +121,10 @@ pub struct Compared {
     pub steps: u64,
     /// Runs of each method.
     pub seeds: u32,
+    /// What the losses are measured in.
+    pub unit: &'static str,
+    /// What is told beside the loss: `accuracy` or `correlation`.
+    pub measure: &'static str,
     /// The methods, in the order in which they were listed.
     pub methods: Vec<Entry>,
     /// What it comes to, in sentences.
@@ -134,9 +141,9 @@ pub struct Compared {
 
 impl Compared {
     /// Pairs the methods with the first and judges them.
-    pub(super) fn new(
+    pub(super) fn new<N: Subject>(
         options: &Compare,
-        prepared: &Prepared,
+        prepared: &Prepared<N>,
         steps: u64,
         mut methods: Vec<Entry>,
         run: PathBuf,
@@ -165,6 +172,8 @@ impl Compared {
             model_hash: prepared.model.hash.clone(),
             data_hash: prepared.data.hash.clone(),
             equal: options.equal,
+            unit: prepared.model.decoder.unit(),
+            measure: if options.task == Some(TaskChoice::Regression) { "correlation" } else { "accuracy" },
             steps,
             seeds: options.seeds,
             verdict: sentences,
@@ -185,6 +194,12 @@ fn command(options: &Compare, entry: &Entry) -> String {
         words.extend(file.as_ref().map(|file| format!("{flag} {}", file.display())));
     }
     let method = entry.name.split('@').next().unwrap_or_default();
+    words.extend(
+        options
+            .task
+            .and_then(|task| task.to_possible_value())
+            .map(|task| format!("--task {}", task.get_name())),
+    );
     words.push(format!("--method {method} --rate {:.1e} --rank {}", entry.rate, entry.ranks[1]));
     words.push(format!("--alpha {}", options.alpha * entry.ranks[1] as f64 / options.rank as f64));
     words.join(" ")
@@ -310,14 +325,14 @@ impl fmt::Display for Compared {
         }
         writeln!(
             f,
-            "\n{:<16} {:>10} {:>9} {:>9} {:>13} {:>9} {:>8}",
-            "", "first step", "captured", "eff. rank", "evidence peak", "accuracy", "rank"
+            "\n{:<16} {:>10} {:>9} {:>9} {:>13} {:>11} {:>8}",
+            "", "first step", "captured", "eff. rank", "evidence peak", self.measure, "rank"
         )?;
         for entry in &self.methods {
             let [least, most] = entry.ranks;
             writeln!(
                 f,
-                "{:<16} {:>10} {:>9} {:>9} {:>13} {:>9} {:>8}",
+                "{:<16} {:>10} {:>9} {:>9} {:>13} {:>11} {:>8}",
                 short(&entry.name),
                 dashed(entry.first_step_cosine, 3),
                 dashed(entry.captured.as_ref().map(|(_, value)| *value), 3),

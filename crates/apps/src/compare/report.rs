@@ -5,11 +5,17 @@ use super::outcome::{Compared, Entry, dashed, with_interval};
 use super::store::Finished;
 use crate::adaptation::{Prepared, mebibytes};
 use crate::page::{Line, Page, Plot, Table};
+use crate::subject::Subject;
 
 /// Steps over which the training loss is averaged for the eye.
 const SMOOTHING: usize = 8;
 
-pub(super) fn page(prepared: &Prepared, options: &Compare, compared: &Compared, recipe: &str) -> Page {
+pub(super) fn page<N: Subject>(
+    prepared: &Prepared<N>,
+    options: &Compare,
+    compared: &Compared,
+    recipe: &str,
+) -> Page {
     let methods = &compared.methods;
     let names: Vec<&str> = methods.iter().map(|entry| entry.name.as_str()).collect();
     let mut verdict = compared.verdict.clone();
@@ -18,13 +24,17 @@ pub(super) fn page(prepared: &Prepared, options: &Compare, compared: &Compared, 
         title: format!("lowrank compare: {}", names.join(", ")),
         verdict,
         facts: facts(prepared, options, compared),
-        plots: plots(methods),
-        tables: vec![result(methods), starts(methods), seeds(methods), rates(methods)],
+        plots: plots(methods, compared.unit),
+        tables: vec![result(methods, compared.measure), starts(methods), seeds(methods), rates(methods)],
         recipe: recipe.to_owned(),
     }
 }
 
-fn facts(prepared: &Prepared, options: &Compare, compared: &Compared) -> Vec<(String, String)> {
+fn facts<N: Subject>(
+    prepared: &Prepared<N>,
+    options: &Compare,
+    compared: &Compared,
+) -> Vec<(String, String)> {
     let data = options.data.as_ref();
     let equal = match options.equal {
         Equal::Parameters => "trained parameters, by the rank of each layer",
@@ -53,13 +63,13 @@ fn head(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|column| (*column).to_owned()).collect()
 }
 
-fn result(methods: &[Entry]) -> Table {
+fn result(methods: &[Entry], measure: &str) -> Table {
     let first = methods.first().map_or("", |first| &first.name);
     let asked = methods.iter().any(|entry| entry.accuracy.is_some());
     let to_first = format!("difference to {first} (below 0 is ahead)");
     let mut columns = vec!["method", "rate", "held-out loss", &to_first];
     if asked {
-        columns.extend(["accuracy", "its difference"]);
+        columns.extend([measure, "its difference"]);
     }
     columns.extend(["trained", "start", "step"]);
     let row = |entry: &Entry| {
@@ -147,11 +157,11 @@ fn rates(methods: &[Entry]) -> Table {
     }
 }
 
-fn plots(methods: &[Entry]) -> Vec<Plot> {
+fn plots(methods: &[Entry], unit: &str) -> Vec<Plot> {
     let plot = |caption: &str, x: &str, lines: Vec<Line>| Plot {
         caption: caption.to_owned(),
         x: x.to_owned(),
-        y: "nats per token".to_owned(),
+        y: unit.to_owned(),
         lines,
     };
     let curves = |of: &dyn Fn(&Finished) -> Vec<(u64, f64)>, marked: bool| {

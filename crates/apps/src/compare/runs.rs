@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lowrank_record::Seed;
-use lowrank_task::{Example, TokenizedQuestion};
+use lowrank_task::TokenizedQuestion;
 use lowrank_train::Stopped;
 
 use super::budget::{first_round, second_round};
@@ -13,21 +13,22 @@ use super::search::{Chosen, search};
 use super::store::{self, Finished, Tried};
 use crate::adaptation::{Adaptation, Ended, Folder, Method, Prepared, RunSummary, start_path, train, trial};
 use crate::error::Because;
-use crate::{AppError, Progress, data, questions};
+use crate::subject::Subject;
+use crate::{AppError, Progress};
 
 /// The held-out data in two: one half chooses rates, the other is told of, so that no method is judged by what it was tuned
 /// on.
-pub(super) struct Halves {
-    choosing: Vec<Example>,
-    judging: Vec<Example>,
+pub(super) struct Halves<N: Subject> {
+    choosing: Vec<N::Example>,
+    judging: Vec<N::Example>,
 }
 
-impl Halves {
+impl<N: Subject> Halves<N> {
     /// Takes every other example, since neighbours of a text are alike.
     ///
     /// # Errors
     /// [`AppError::Usage`] where there are fewer than two.
-    pub(super) fn of(prepared: &mut Prepared) -> Result<Halves, AppError> {
+    pub(super) fn of(prepared: &mut Prepared<N>) -> Result<Halves<N>, AppError> {
         let held_out = std::mem::take(&mut prepared.data.held_out);
         if held_out.len() < 2 {
             return Err(AppError::usage(format!(
@@ -45,39 +46,39 @@ impl Halves {
         Ok(halves)
     }
 
-    pub(super) fn choose_rates(&self, prepared: &mut Prepared) {
+    pub(super) fn choose_rates(&self, prepared: &mut Prepared<N>) {
         prepared.data.held_out.clone_from(&self.choosing);
     }
 
-    fn judge(&self, prepared: &mut Prepared) {
+    fn judge(&self, prepared: &mut Prepared<N>) {
         prepared.data.held_out.clone_from(&self.judging);
     }
 
     /// Of both.
     pub(super) fn hash(&self) -> String {
-        format!("{} {}", data::hash(&self.choosing), data::hash(&self.judging))
+        format!("{} {}", N::hash(&self.choosing), N::hash(&self.judging))
     }
 }
 
 /// How a comparison runs its methods.
-pub(super) struct Course<'a> {
+pub(super) struct Course<'a, N: Subject> {
     options: &'a Compare,
     ground: Adaptation,
     run: &'a Path,
     /// Steps of each run.
     pub(super) steps: u64,
-    pub(super) halves: Halves,
+    pub(super) halves: Halves<N>,
     questions: Option<Vec<TokenizedQuestion>>,
 }
 
-impl<'a> Course<'a> {
+impl<'a, N: Subject> Course<'a, N> {
     pub(super) fn new(
         options: &'a Compare,
         ground: Adaptation,
         run: &'a Path,
-        halves: Halves,
+        halves: Halves<N>,
         questions: Option<Vec<TokenizedQuestion>>,
-    ) -> Course<'a> {
+    ) -> Course<'a, N> {
         Course { options, ground, run, steps: 1, halves, questions }
     }
 
@@ -104,7 +105,7 @@ impl<'a> Course<'a> {
     pub(super) fn tune(
         &self,
         candidate: &mut Candidate,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<N>,
         progress: &mut dyn Progress,
     ) -> Result<(Vec<Tried>, bool), AppError> {
         if candidate.fixed {
@@ -156,7 +157,7 @@ impl<'a> Course<'a> {
         method: &Method,
         ground: &Adaptation,
         index: u32,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<N>,
         progress: &mut dyn Progress,
     ) -> Result<Tried, AppError> {
         let (rate, steps) = (method.rate, ground.steps.unwrap_or(1));
@@ -181,7 +182,7 @@ impl<'a> Course<'a> {
         &self,
         candidate: &Candidate,
         seed: u64,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<N>,
         progress: &mut dyn Progress,
     ) -> Result<Finished, AppError> {
         let folder = store::folder(self.run, candidate.name()).join(format!("seed-{seed}"));
@@ -216,18 +217,19 @@ impl<'a> Course<'a> {
         if summary.stopped == Stopped::Interrupted {
             return Err(super::stopped(self.run));
         }
-        let accuracy =
-            match (&self.questions, &self.options.questions) {
-                (Some(asked), Some(file)) => {
-                    let shares = questions::ask(asked, file, &prepared.model, &mut muted);
-                    Some(shares.map_err(|error| {
+        let accuracy = match (&self.questions, &self.options.questions) {
+            (Some(asked), Some(file)) => {
+                let share = N::ask(asked, file, &prepared.model, &mut muted);
+                Some(share.map_err(
+                    |error| {
                         if progress.stopping() { super::stopped(self.run) } else { error }
-                    })?)
-                }
-                _ => None,
-            };
+                    },
+                )?)
+            }
+            _ => summary.score.map(|score| score.value),
+        };
         prepared.clear()?;
-        let finished = finished(seed, self.steps, method, &summary, accuracy.map(|shares| shares.accuracy))?;
+        let finished = finished(seed, self.steps, method, &summary, accuracy)?;
         store::write(&path, &finished)?;
         // The run is over: what it would have gone on from is of no more use.
         remove(&start_path(&folder));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adaptation::{Adaptation, Method, OWN_START};
 use crate::choices::{
-    FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, Widen,
+    FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, TaskChoice, Widen,
 };
 use crate::options::key_value;
 use crate::{AppError, Progress, recipes};
@@ -21,6 +21,10 @@ pub struct Tune {
     #[arg(long, value_name = "DIR|FILE", help_heading = "Model and data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// What an encoder should learn (BERT, RoBERTa, MiniLM); its data are records of text (or two texts) and label
+    #[arg(long, value_name = "TASK", value_enum, help_heading = "Model and data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskChoice>,
     /// Training data: JSONL or a JSON list (text, prompt/completion, question/answer or messages), a BIG-bench task.json, or
     /// plain text
     #[arg(long, value_name = "FILE", help_heading = "Model and data")]
@@ -312,6 +316,7 @@ impl Tune {
         let options = self.clone();
         Adaptation {
             model: options.model,
+            task: options.task,
             data: options.data,
             held_out_data: options.held_out_data,
             held_out: options.held_out,

@@ -64,6 +64,14 @@ impl fmt::Display for Tuned {
                 speed
             )?;
         }
+        for run in &self.runs {
+            if let Some(score) = run.score {
+                let before = run
+                    .score_before
+                    .map_or_else(String::new, |before| format!(", {:.3} before", before.value));
+                writeln!(f, "{}: held-out {} {:.3}{before}", run.init, score.name, score.value)?;
+            }
+        }
         if let Some(run) = self.runs.first() {
             if run.values_of != run.steps {
                 writeln!(f, "the adapter has the values of step {}, the best evaluation", run.values_of)?;

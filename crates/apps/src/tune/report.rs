@@ -3,11 +3,17 @@
 use super::Tune;
 use crate::adaptation::{Prepared, RunSummary, loss, mebibytes};
 use crate::page::{Line, Page, Plot, Table};
+use crate::subject::{Score, Subject};
 
 /// Steps over which the training loss is averaged for the eye.
 const SMOOTHING: usize = 8;
 
-pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], recipe: &str) -> Page {
+pub(super) fn page<N: Subject>(
+    prepared: &Prepared<N>,
+    options: &Tune,
+    runs: &[RunSummary],
+    recipe: &str,
+) -> Page {
     let mut facts = vec![
         ("Model".to_owned(), prepared.model.name.clone()),
         ("Model hash".to_owned(), prepared.model.hash.clone()),
@@ -38,6 +44,14 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
                 "Adapter re-read from disk".to_owned(),
                 format!("logits differ by at most {verified:.1e}"),
             ));
+        }
+    }
+    for run in runs {
+        if let Some(score) = &run.score {
+            let before =
+                run.score_before.map_or_else(String::new, |before| format!(", {:.3} before", before.value));
+            let Score { name, value } = score;
+            facts.push((format!("Held-out {name}, {}", run.init), format!("{value:.3}{before}")));
         }
     }
     let summary = Table {
@@ -101,14 +115,14 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
             runs.iter().map(|run| run.init.as_str()).collect::<Vec<_>>().join(" and ")
         ),
         facts,
-        plots: plots(runs),
+        plots: plots(runs, prepared.model.decoder.unit()),
         tables: std::iter::once(summary).chain(runs.iter().map(changes)).collect(),
         recipe: recipe.to_owned(),
         ..Page::default()
     }
 }
 
-fn plots(runs: &[RunSummary]) -> Vec<Plot> {
+fn plots(runs: &[RunSummary], unit: &str) -> Vec<Plot> {
     let plot = |caption: &str, x: &str, y: &str, lines: Vec<Line>| Plot {
         caption: caption.to_owned(),
         x: x.to_owned(),
@@ -154,28 +168,23 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         "seconds in training steps since the run was resumed"
     };
     vec![
-        plot(
-            "Held-out loss",
-            "step",
-            "nats per token",
-            runs.iter().map(|run| held_out(run, &step)).collect(),
-        ),
+        plot("Held-out loss", "step", unit, runs.iter().map(|run| held_out(run, &step)).collect()),
         plot(
             "Training loss, mean of 8 steps",
             "step",
-            "nats per token",
+            unit,
             runs.iter().map(|run| training(run, &step)).collect(),
         ),
         plot(
             "Training loss against tokens",
             "tokens read",
-            "nats per token",
+            unit,
             runs.iter().map(|run| training(run, &tokens)).collect(),
         ),
         plot(
             "Training loss against time",
             time,
-            "nats per token",
+            unit,
             runs.iter()
                 .map(|run| {
                     let times = seconds(run);
@@ -186,7 +195,7 @@ fn plots(runs: &[RunSummary]) -> Vec<Plot> {
         plot(
             "Held-out loss against time",
             time,
-            "nats per token",
+            unit,
             runs.iter()
                 .map(|run| {
                     let times = seconds(run);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Batch, Encoder, Input, Labels};
 use crate::activation::Activation;
+use crate::checkpoint::Checkpoint;
 use crate::keys::{Keys, bad};
 use crate::norm::LayerNorm;
 use crate::{ModelError, network};
@@ -57,7 +58,12 @@ pub(super) enum Head {
     /// Nothing is learned here.
     Embed,
     /// `out(tanh(dense(first token)))`.
-    Classify { dense: (String, Linear), out: (String, Linear) },
+    Classify {
+        dense: (String, Linear),
+        out: (String, Linear),
+        /// The layers that no file held.
+        drawn: Vec<String>,
+    },
     /// `norm(activation(dense(h))) · embeddingᵀ + bias`.
     Masked { dense: (String, Linear), activation: Activation, norm: Box<LayerNorm>, bias: Box<Matrix> },
 }
@@ -67,7 +73,7 @@ impl Head {
     pub(super) fn linears(&self) -> Vec<&(String, Linear)> {
         match self {
             Head::Embed => vec![],
-            Head::Classify { dense, out } => vec![dense, out],
+            Head::Classify { dense, out, .. } => vec![dense, out],
             Head::Masked { dense, .. } => vec![dense],
         }
     }
@@ -76,7 +82,7 @@ impl Head {
     pub(super) fn linears_mut(&mut self) -> Vec<&mut (String, Linear)> {
         match self {
             Head::Embed => vec![],
-            Head::Classify { dense, out } => vec![dense, out],
+            Head::Classify { dense, out, .. } => vec![dense, out],
             Head::Masked { dense, .. } => vec![dense],
         }
     }
@@ -92,12 +98,48 @@ impl Head {
 }
 
 impl Encoder {
+    /// The layers that know the task alone, and are trained whole beside adapters: the classifier, and what of the head no file
+    /// held. PEFT's `modules_to_save` for classification.
+    #[must_use]
+    pub fn task_layers(&self) -> Vec<String> {
+        let Head::Classify { dense, out, drawn } = &self.head else { return Vec::new() };
+        let of_task = |name: &String| name.starts_with("classifier") || drawn.contains(name);
+        [&dense.0, &out.0].into_iter().filter(|name| of_task(name)).cloned().collect()
+    }
+
+    /// Classes of the classification head, 1 for a number; 0 for another head.
+    #[must_use]
+    pub fn labels(&self) -> usize {
+        match &self.head {
+            Head::Classify { out, .. } => out.1.shape()[0],
+            Head::Embed | Head::Masked { .. } => 0,
+        }
+    }
+
+    /// Draws the layers that no file held anew, as [`Purpose::Fresh`] does with this seed.
+    ///
+    /// # Errors
+    /// [`ModelError::Head`] for a layer that cannot be replaced: an adapter is merged into it, or it is trained.
+    pub fn draw_head(&mut self, seed: Seed) -> Result<(), ModelError> {
+        let Head::Classify { dense, out, drawn } = &mut self.head else { return Ok(()) };
+        for (name, linear) in [dense, out].into_iter().filter(|(name, _)| drawn.contains(name)) {
+            let fresh = Checkpoint::fresh(name, linear.shape(), seed)?;
+            let weight = fresh.frozen().cloned().and_then(|weight| linear.replace_weight(weight));
+            let problem = |error: lowrank_adapt::AdaptError| ModelError::Head {
+                asked: "a classifier drawn anew",
+                problem: format!("{name}: {error}"),
+            };
+            weight.map_err(problem)?;
+        }
+        Ok(())
+    }
+
     /// What the head makes of the last hidden states: `[batch, labels]`, `[batch, hidden]` or `[n, vocabulary]`.
     pub(super) fn answer(&self, h: Tensor<2>, input: &Input) -> Tensor<2> {
         let hidden = self.config.hidden;
         match &self.head {
             Head::Embed => self.mean(h, input),
-            Head::Classify { dense, out } => {
+            Head::Classify { dense, out, .. } => {
                 let first = h.reshape([input.batch, input.time, hidden]).narrow(1, 0, 1);
                 out.1.forward(dense.1.forward(first.reshape([input.batch, hidden])).tanh())
             }

@@ -28,11 +28,11 @@ impl Encoder {
     ) -> Result<Encoder, ModelError> {
         let mut weights = Checkpoint::new(source, widen, device);
         let (hidden, epsilon) = (config.hidden, config.norm_epsilon);
-        let prefix = match config.family {
+        let family = match config.family {
             Family::Bert => "bert.",
             Family::Roberta => "roberta.",
         };
-        let prefix = weights.prefix(prefix, "embeddings.word_embeddings.weight");
+        let prefix = weights.prefix(family, "embeddings.word_embeddings.weight");
         let at = |part: &str| format!("{prefix}embeddings.{part}");
         let words = weights.matrix(&at("word_embeddings.weight"), [config.vocabulary, hidden])?;
         let positions = weights.matrix(&at("position_embeddings.weight"), [config.positions, hidden])?;
@@ -54,7 +54,9 @@ impl Encoder {
                 norm: weights.layer_norm(&at("output.LayerNorm"), hidden, epsilon)?,
             });
         }
-        let head = head(&config, &mut weights, purpose, &prefix)?;
+        // A head that the file does not hold makes of it a model whose base has a name: transformers and PEFT call it so.
+        let called = if purpose == Purpose::Embed { prefix.clone() } else { family.to_owned() };
+        let head = head(&config, &mut weights, purpose, [&prefix, &called])?;
         weights.finish(|name| {
             // Heads that were not asked for, the buffer of old exports, and the copies of what is tied.
             let other = |name: &str| name.starts_with("pooler.") || name == "embeddings.position_ids";
@@ -62,7 +64,7 @@ impl Encoder {
                 || name.strip_prefix(&prefix).is_some_and(other)
         })?;
         let device = device.clone();
-        Ok(Encoder { config, device, prefix, words, positions, segments, norm, blocks, head })
+        Ok(Encoder { config, device, prefix: called, words, positions, segments, norm, blocks, head })
     }
 }
 
@@ -70,7 +72,7 @@ fn head(
     config: &Config,
     weights: &mut Checkpoint,
     purpose: Purpose,
-    prefix: &str,
+    [prefix, called]: [&str; 2],
 ) -> Result<Head, ModelError> {
     let hidden = config.hidden;
     let square = [hidden, hidden];
@@ -78,21 +80,30 @@ fn head(
         Family::Bert => (format!("{prefix}pooler.dense"), "classifier"),
         Family::Roberta => ("classifier.dense".to_owned(), "classifier.out_proj"),
     };
+    let called_dense = match config.family {
+        Family::Bert => format!("{called}pooler.dense"),
+        Family::Roberta => dense.clone(),
+    };
     Ok(match purpose {
         Purpose::Embed => Head::Embed,
         Purpose::Classify => Head::Classify {
-            dense: named(&dense, |name| weights.linear(name, square, true))?,
+            dense: (called_dense, weights.linear(&dense, square, true)?),
             out: named(out, |name| weights.linear(name, [config.labels, hidden], true))?,
+            drawn: Vec::new(),
         },
         Purpose::Fresh { labels, seed } => {
             Checkpoint::some_labels(labels)?;
             let pooled = config.family == Family::Bert && weights.contains(&format!("{dense}.weight"));
+            let pooler = match pooled {
+                true => weights.linear(&dense, square, true)?,
+                false => Checkpoint::fresh(&called_dense, square, seed)?,
+            };
+            let mut drawn = vec![out.to_owned()];
+            drawn.extend((!pooled).then(|| called_dense.clone()));
             Head::Classify {
-                dense: named(&dense, |name| match pooled {
-                    true => weights.linear(name, square, true),
-                    false => Checkpoint::fresh(name, square, seed),
-                })?,
+                dense: (called_dense, pooler),
                 out: named(out, |name| Checkpoint::fresh(name, [labels, hidden], seed))?,
+                drawn,
             }
         }
         Purpose::MaskedLanguage => {
