@@ -5,6 +5,7 @@
 //! adapters. This crate knows no decompositions and no initialisers: factors come in, layers go out.
 
 mod error;
+mod footprint;
 mod form;
 pub mod forms;
 mod linear;
@@ -12,6 +13,7 @@ mod part;
 mod rank_schedule;
 
 pub use error::AdaptError;
+pub use footprint::{Footprint, Reach, trained};
 pub use form::{Adapter, Effect, Form, Layer, LowRankPath, OfProduct, Offset, Site, Start, Takes};
 pub use linear::{Linear, Mounted, Weight};
 pub use part::Part;

@@ -40,7 +40,7 @@ pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compare
     let begun_at = progress.now();
     let ground = options.adaptation();
     let mut prepared = Prepared::open(&ground, &[], progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &[], progress);
     let halves = Halves::of(&mut prepared)?;
     let candidates = candidate::planned(listed, &options, &mut prepared, progress)?;
     let questions = match &options.questions {
@@ -95,23 +95,31 @@ pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compare
     Ok(compared)
 }
 
-/// What [`compare`] would run, and about how long it would take; nothing is computed but one product, to know the machine's
-/// rate.
+/// What [`compare`] would run, and about how long it would take; little is computed, as in [`crate::tune::dry_run`].
 ///
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that it would refuse.
 pub fn dry_run(options: &Compare, progress: &mut dyn Progress) -> Result<Planned, AppError> {
     let options = options.resolved()?;
-    let listed = candidate::listed(&options)?;
+    let (mut prepared, candidates) = checked(&options, progress)?;
+    let methods: Vec<adaptation::Planned<'_>> = candidates
+        .iter()
+        .map(|each| adaptation::Planned { method: &each.method, plan: &each.plan, given: None })
+        .collect();
+    let one = adaptation::Adaptation { steps: Some(options.steps.unwrap_or(1)), ..options.adaptation() };
+    let predicted = adaptation::predict(&mut prepared, &one, &methods, true, progress)?;
+    Ok(Planned::new(&options, &candidates, &predicted))
+}
+
+/// Everything that is refused before anything is computed.
+fn checked(options: &Compare, progress: &mut dyn Progress) -> Result<(Prepared, Vec<Candidate>), AppError> {
+    let listed = candidate::listed(options)?;
     let ground = options.adaptation();
     let mut prepared = Prepared::open(&ground, &[], progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &[], progress);
     Halves::of(&mut prepared)?;
-    let candidates = candidate::planned(listed, &options, &mut prepared, progress)?;
-    let methods: Vec<adaptation::Method> = candidates.iter().map(|each| each.method.clone()).collect();
-    let one = adaptation::Adaptation { steps: Some(options.steps.unwrap_or(1)), ..ground };
-    let predicted = adaptation::predict(&prepared, &one, &methods, true, progress)?;
-    Ok(Planned::new(&options, &candidates, &predicted))
+    let candidates = candidate::planned(listed, options, &mut prepared, progress)?;
+    Ok((prepared, candidates))
 }
 
 /// The options as a recipe, checked against model and data, every default filled in.
@@ -119,8 +127,9 @@ pub fn dry_run(options: &Compare, progress: &mut dyn Progress) -> Result<Planned
 /// # Errors
 /// As [`dry_run`].
 pub fn recipe(options: &Compare, progress: &mut dyn Progress) -> Result<String, AppError> {
-    dry_run(options, progress)?;
-    crate::options::print(&options.resolved()?)
+    let options = options.resolved()?;
+    checked(&options, progress)?;
+    crate::options::print(&options)
 }
 
 /// What decides every run's numbers besides method, seed and steps.

@@ -49,7 +49,7 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     }
     let begun = progress.now();
     let mut prepared = Prepared::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &methods, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
     if options.resume
         && let Some(own) = methods.first()
@@ -121,7 +121,7 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     let begun = progress.now();
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &methods, progress);
     let [method] = &methods[..] else {
         return Err(AppError::usage("`init` starts one adapter"));
     };
@@ -190,8 +190,8 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
     )
 }
 
-/// What [`tune`] would adapt, with its predicted memory and time; nothing is computed but one product, to know the
-/// machine's rate.
+/// What [`tune`] would adapt, with its predicted memory and time. Little is computed: one product, to know the machine's rate; and for
+/// a start that gives out ranks anew, the inputs by which it does.
 ///
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
@@ -199,8 +199,8 @@ pub fn dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRun, Ap
     let options = options.resolved(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let prepared = Prepared::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
-    adaptation::predict(&prepared, &ground, &methods, true, progress)
+    prepared.describe(&ground, &methods, progress);
+    predicted(prepared, &ground, &methods, true, progress)
 }
 
 /// What [`init`] would start, as [`dry_run`].
@@ -211,8 +211,21 @@ pub fn init_dry_run(options: &Tune, progress: &mut dyn Progress) -> Result<DryRu
     let options = options.composed(progress)?;
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let prepared = Prepared::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
-    adaptation::predict(&prepared, &ground, &methods, false, progress)
+    prepared.describe(&ground, &methods, progress);
+    predicted(prepared, &ground, &methods, false, progress)
+}
+
+fn predicted(
+    mut prepared: Prepared,
+    ground: &adaptation::Adaptation,
+    methods: &[Method],
+    train: bool,
+    progress: &mut dyn Progress,
+) -> Result<DryRun, AppError> {
+    let plan = prepared.plan.clone();
+    let planned: Vec<adaptation::Planned<'_>> =
+        methods.iter().map(|method| adaptation::Planned { method, plan: &plan, given: None }).collect();
+    adaptation::predict(&mut prepared, ground, &planned, train, progress)
 }
 
 /// The options as a recipe, checked against model and data as [`tune`] does, every default filled in.

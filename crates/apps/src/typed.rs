@@ -14,6 +14,11 @@ use crate::model::ADAPTER;
 /// Forms that have a type of PEFT's own and are handed over in it.
 pub(crate) const FORMS: [&str; 5] = ["ia3", "loha", "lokr", "oft", "boft"];
 
+/// Whether an adapter of this form is written as it is, so that there is no rank to cut it to.
+pub(crate) fn keeps_its_type(form: &str) -> bool {
+    form == "dora" || FORMS.contains(&form)
+}
+
 /// Mounts a typed adapter, as its configuration scales it.
 ///
 /// # Errors

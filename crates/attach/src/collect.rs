@@ -34,7 +34,7 @@ pub struct Calibration {
 
 impl Calibration {
     /// `Σ wᵢ` over the tokens that carry loss.
-    fn weight(&self) -> f64 {
+    pub(crate) fn weight(&self) -> f64 {
         let Targets { ids, weights } = &self.targets;
         let carries = (0..ids.len()).filter(|&token| ids[token] >= 0);
         carries.map(|token| weights.as_ref().map_or(1.0, |weights| f64::from(weights[token]))).sum()
@@ -225,9 +225,9 @@ pub fn collect(
             Leading { sketch, .. } => sketch.passes(),
         };
         let passes = if batches.len() == 1 { 1 } else { round.iter().map(passes).max().unwrap_or(0) };
-        observe(model, &taps);
+        observe(model, &|name| taps.get(name).map(|tap| Arc::clone(tap) as Arc<dyn Observer>));
         let outcome = run(model, &taps, batches, recompute, passes);
-        observe(model, &BTreeMap::new());
+        observe(model, &|_| None);
         loss_sum = outcome?;
         for site in round {
             let Some(tap) = taps.remove(&site.name) else { continue };
@@ -292,9 +292,10 @@ fn run(
     Ok(loss_sum)
 }
 
-fn observe(model: &mut Decoder, taps: &BTreeMap<String, Arc<SiteTap>>) {
+/// Gives each layer its observer, or none.
+pub(crate) fn observe(model: &mut Decoder, observer: &dyn Fn(&str) -> Option<Arc<dyn Observer>>) {
     for (name, linear) in model.sites_mut() {
-        linear.observe(taps.get(&name).map(|tap| Arc::clone(tap) as Arc<dyn Observer>));
+        linear.observe(observer(&name));
     }
 }
 

@@ -53,15 +53,21 @@ impl Plan {
             let site = self.sites.first().map_or_else(String::new, |site| site.name.clone());
             AttachError::Init { site, source }
         })?;
-        let sites = self.sites.iter().zip(ranks).filter(|(_, rank)| *rank > 0).map(|(site, rank)| {
-            let alpha = alpha_after(site.alpha, site.rank, rank, self.rank_stabilised);
-            let scale = scale(alpha, rank, self.rank_stabilised);
-            Site { rank, alpha, scale, ..site.clone() }
-        });
-        let sites: Vec<Site> = sites.collect();
-        if sites.is_empty() {
+        let plan = self.with_ranks(&ranks);
+        if plan.sites.is_empty() {
             return Err(AttachError::NoRanks { init: initialiser.card().name });
         }
-        Ok(Plan { sites, rank_stabilised: self.rank_stabilised })
+        Ok(plan)
+    }
+
+    /// The plan with these ranks, one for each of its sites; the scale of each stays as it was, and those of rank 0 are left out.
+    #[must_use]
+    pub fn with_ranks(&self, ranks: &[usize]) -> Plan {
+        let given = self.sites.iter().zip(ranks).filter(|(_, rank)| **rank > 0);
+        let sites = given.map(|(site, &rank)| {
+            let alpha = alpha_after(site.alpha, site.rank, rank, self.rank_stabilised);
+            Site { rank, alpha, scale: scale(alpha, rank, self.rank_stabilised), ..site.clone() }
+        });
+        Plan { sites: sites.collect(), rank_stabilised: self.rank_stabilised }
     }
 }

@@ -13,6 +13,7 @@
 pub mod combination;
 mod components;
 mod error;
+mod gram;
 mod incremental_svd;
 mod iteration;
 mod ldu;
@@ -31,6 +32,7 @@ mod svd;
 
 pub use components::Components;
 pub use error::LinalgError;
+pub use gram::singular_values;
 pub use incremental_svd::IncrementalSvd;
 pub use iteration::{Side, SubspaceIteration};
 pub use ldu::{Ldu, Pivoting, ldu, pivot_rows};

@@ -11,7 +11,7 @@ use lowrank_tensor::{Matrix, Tensor, Var, from_rows};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// A change written as a singular value decomposition, with a rank that is allotted while it trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,11 @@ impl Form for Adalora {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, _offset: Offset) -> Footprint {
+        let ([out, inp], path) = (shape, Footprint::path(shape, rank));
+        Footprint { trained: rank * (out + inp + 1), once: rank * out, ..path }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

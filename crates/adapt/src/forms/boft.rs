@@ -14,7 +14,7 @@ use super::oft::fitting;
 use super::rotation::{cayley, rotate};
 use crate::form::{Adapter, Effect, Form, Layer, Offset, Site, Start, Takes, as_used};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// Orthogonal butterflies on the inputs, and a scale of each output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,23 @@ impl Form for Boft {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
+        let ([out, inp], size, factors) = (shape, self.block_size, self.factors);
+        let values = factors * inp * size;
+        let (formed, once) = (10 * values, 4 * values * size);
+        // Each butterfly keeps what it turns, and gathers it before and after where there are several.
+        let gathers = if factors > 1 { 2 } else { 0 };
+        let kept = factors * (2 + gathers) * inp + 2 * out;
+        Footprint {
+            trained: values + out,
+            kept,
+            formed,
+            products: values + out,
+            once,
+            ..Footprint::default()
+        }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

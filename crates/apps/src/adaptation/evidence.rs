@@ -1,13 +1,15 @@
 //! What a start is shown: gradients, inputs and the first rate, collected on calibration text.
 
+use std::collections::BTreeMap;
+
 use lowrank_attach::{
     Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs, largest_rank,
 };
 use lowrank_eval::layout;
-use lowrank_init::{Initialiser, Leading};
+use lowrank_init::{Initialiser, InputsWanted, Leading, Statistic};
 use lowrank_record::{Need, Seed};
 use lowrank_task::{Batch, BatchPlan, Batching, Example, Held};
-use lowrank_tensor::ops::Targets;
+use lowrank_tensor::ops::{Layout, Targets};
 use lowrank_train::Group;
 
 use super::prepare::Prepared;
@@ -132,6 +134,29 @@ impl Prepared {
         .input("collecting inputs")
     }
 
+    /// The layers that share their inputs, as a pass over two tokens tells: the same number for each of them.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] naming the layer that was not reached.
+    pub(super) fn input_groups(&mut self) -> Result<BTreeMap<String, usize>, AppError> {
+        let two = Calibration {
+            tokens: vec![0, 0],
+            targets: Targets { ids: vec![-1, -1].into(), weights: None },
+            layout: Layout::dense(1, 2),
+            shown: vec![true, true],
+        };
+        // Components without moments: nothing of the size of width by width is made.
+        let wanted = InputsWanted {
+            statistic: Statistic::Components,
+            exact_up_to: 0,
+            count: 1,
+            most_batches: 1,
+            ..InputsWanted::moments()
+        };
+        let found = collect_inputs(&mut self.model.decoder, &self.plan, &[two], wanted, &|_| 1, Seed(0));
+        Ok(found.input("looking at which layers share their inputs")?.groups)
+    }
+
     /// How many batches a start from inputs looks at, at least.
     ///
     /// # Errors
@@ -141,7 +166,12 @@ impl Prepared {
     }
 
     /// The calibration text as evidence is collected on it.
-    fn shown(&self, options: &Adaptation, seed: Seed, usual: usize) -> Result<Vec<Calibration>, AppError> {
+    pub(super) fn shown(
+        &self,
+        options: &Adaptation,
+        seed: Seed,
+        usual: usize,
+    ) -> Result<Vec<Calibration>, AppError> {
         let let_in = |held: &Held| match options.shown {
             Shown::All => *held != Held::Padding,
             Shown::Learned => *held == Held::Learned,

@@ -14,7 +14,7 @@ use lowrank_tensor::Matrix;
 use super::evidence::Told;
 use super::method::OWN_START;
 use super::stored_start::{self, Kept};
-use super::{Adaptation, Method, settings};
+use super::{Adaptation, Method, settings, total};
 use crate::choices::{OffsetChoice, RecomputeChoice};
 use crate::data::{Data, Reading, read};
 use crate::error::Because;
@@ -142,7 +142,7 @@ impl Prepared {
     }
 
     /// Shows what was read and what will be adapted.
-    pub(crate) fn describe(&self, options: &Adaptation, progress: &mut dyn Progress) {
+    pub(crate) fn describe(&self, options: &Adaptation, methods: &[Method], progress: &mut dyn Progress) {
         for line in self.data.summary.to_string().lines() {
             progress.say(line);
         }
@@ -158,12 +158,17 @@ impl Prepared {
             self.data.held_out.len()
         ));
         progress.say(&format!(
-            "adapting {} layers at rank {}, alpha {}: {} trainable parameters",
+            "adapting {} layers at rank {}, alpha {}",
             self.plan.sites.len(),
             options.rank,
-            options.alpha,
-            self.plan.parameters()
+            options.alpha
         ));
+        for method in methods {
+            // Of methods that were checked.
+            if let Ok(parameters) = total(&self.plan, method) {
+                progress.say(&format!("{}: {parameters} trainable parameters as planned", method.name));
+            }
+        }
     }
 
     /// Collects what the start needs and mounts it; from where it is kept if it is there, and kept there otherwise.
@@ -300,6 +305,13 @@ fn check_numbers(options: &Adaptation) -> Result<(), AppError> {
     }
     if options.batch == 0 || options.accumulate == 0 {
         return refuse("--batch and --accumulate", "give at least 1");
+    }
+    if options.calibration_batch > 0 && options.calibration == 0 && options.calibration_tokens.is_none() {
+        return refuse(
+            &format!("--calibration-batch {}", options.calibration_batch),
+            "the evidence is collected on the first steps' batches, of --batch rows; it belongs to --calibration N or \
+             --calibration-tokens FILE",
+        );
     }
     if options.steps == Some(0) || !(options.epochs.is_finite() && options.epochs > 0.0) {
         return refuse(

@@ -6,3 +6,4 @@ mod evidence;
 mod inputs;
 mod mounting;
 mod small;
+mod survey;
