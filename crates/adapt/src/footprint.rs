@@ -10,7 +10,9 @@ pub struct Footprint {
     pub trained: usize,
     /// Values that are held beside them and not trained: the other parts of [`crate::Adapter::parts`].
     pub frozen: usize,
-    /// Values that a step keeps for its backward pass for each token, beside those of the layer itself.
+    /// Whether a step keeps the layer's inputs for its backward pass; the product with a frozen weight does not need them.
+    pub keeps_inputs: bool,
+    /// Values that a step keeps for its backward pass for each token beside those.
     pub kept: usize,
     /// Values that a step forms whatever the tokens: a change of the size of the weight, rotations of blocks.
     pub formed: usize,
@@ -21,7 +23,8 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of frozen factors of rank r through which every token goes: `r·(out + in)` multiplications, r values kept.
+    /// Of factors of rank r through which every token goes: `r·(out + in)` multiplications, r values kept; the inputs only where the
+    /// right factor is trained.
     pub(crate) fn path([out, inp]: [usize; 2], rank: usize) -> Footprint {
         Footprint { kept: rank, products: rank * (out + inp), ..Footprint::default() }
     }
@@ -29,7 +32,8 @@ impl Footprint {
     /// Of a change `[out, in]` that is formed, added to the weight, and has a gradient of its size: a product for each token in
     /// the backward pass alone.
     pub(crate) fn dense([out, inp]: [usize; 2], copies: usize) -> Footprint {
-        Footprint { formed: copies * out * inp, products: out * inp / 3, ..Footprint::default() }
+        let (formed, products) = (copies * out * inp, out * inp / 3);
+        Footprint { keeps_inputs: true, formed, products, ..Footprint::default() }
     }
 }
 

@@ -35,7 +35,8 @@ pub fn advise(options: &Advise, progress: &mut dyn Progress) -> Result<Advice, A
     let mut prepared = Prepared::open(&ground, &methods, progress)?;
     prepared.describe(&ground, &methods, progress);
     progress.say(&format!("looking at {} layers in one pass", prepared.plan.sites.len()));
-    let survey = prepared.survey(&ground, &methods, options.rho)?;
+    let shown = adaptation::Adaptation { calibration: options.calibration, ..ground.clone() };
+    let survey = prepared.survey(&shown, &methods, options.rho)?;
     output::go_on(progress)?;
     let suggested = Suggested::of(&survey, options.rho)?;
     let plan = prepared.plan.clone();

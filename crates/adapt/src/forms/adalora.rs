@@ -56,7 +56,7 @@ impl Form for Adalora {
 
     fn footprint(&self, shape: [usize; 2], rank: usize, _offset: Offset) -> Footprint {
         let ([out, inp], path) = (shape, Footprint::path(shape, rank));
-        Footprint { trained: rank * (out + inp + 1), once: rank * out, ..path }
+        Footprint { trained: rank * (out + inp + 1), keeps_inputs: true, once: rank * out, ..path }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

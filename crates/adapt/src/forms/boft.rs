@@ -131,17 +131,10 @@ impl Form for Boft {
         let ([out, inp], size, factors) = (shape, self.block_size, self.factors);
         let values = factors * inp * size;
         let (formed, once) = (10 * values, 4 * values * size);
-        // Each butterfly keeps what it turns, and gathers it before and after where there are several.
-        let gathers = if factors > 1 { 2 } else { 0 };
-        let kept = factors * (2 + gathers) * inp + 2 * out;
-        Footprint {
-            trained: values + out,
-            kept,
-            formed,
-            products: values + out,
-            once,
-            ..Footprint::default()
-        }
+        // The product for its scale; what each butterfly but the first turns, gathered before and after where there are several.
+        let kept = out + 2 * (factors - 1) * inp;
+        let (trained, products) = (values + out, values + out);
+        Footprint { trained, keeps_inputs: true, kept, formed, products, once, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

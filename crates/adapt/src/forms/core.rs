@@ -119,7 +119,7 @@ impl Form for Core {
         // Of a frozen factor there is no start to keep.
         let frozen = frozen + if shadow { trained } else { 0 };
         let path = if shadow && all { 2 * rank } else { rank };
-        Footprint { trained, frozen, once: core * out, ..Footprint::path(shape, path) }
+        Footprint { trained, frozen, keeps_inputs: all, once: core * out, ..Footprint::path(shape, path) }
     }
 
     fn reach(&self) -> Reach {

@@ -73,7 +73,7 @@ impl Form for Dora {
         let ([out, inp], lora) = (shape, Lora::DEFAULT.footprint(shape, rank, offset));
         // The layer's product and the path's, for the magnitude's gradient; a product of the path's right factor with the weight
         // for the norms.
-        let (kept, once) = (lora.kept + 3 * out, out * inp * lora.kept);
+        let (kept, once) = (lora.kept + 2 * out, out * inp * lora.kept);
         Footprint { trained: lora.trained + out, kept, once, ..lora }
     }
 

@@ -47,7 +47,7 @@ impl Form for Full {
     }
 
     fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
-        Footprint { trained: shape[0] * shape[1], ..Footprint::dense(shape, 3) }
+        Footprint { trained: shape[0] * shape[1], ..Footprint::dense(shape, 1) }
     }
 
     fn reach(&self) -> Reach {

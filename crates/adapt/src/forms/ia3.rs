@@ -90,7 +90,8 @@ impl Form for Ia3 {
     fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
         let [rows, cols] = self.shape(shape);
         let trained = rows * cols;
-        Footprint { trained, kept: trained, products: trained, ..Footprint::default() }
+        let keeps_inputs = self.on == On::Input;
+        Footprint { trained, keeps_inputs, kept: trained, products: trained, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

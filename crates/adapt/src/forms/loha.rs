@@ -70,7 +70,13 @@ impl Form for Loha {
         let (trained, squared) = (2 * rank * (out + inp), rank * rank);
         if runs_as_path(shape, rank) {
             let formed = 2 * squared * (out + inp);
-            return Footprint { trained, formed, once: formed, ..Footprint::path(shape, squared) };
+            return Footprint {
+                trained,
+                keeps_inputs: true,
+                formed,
+                once: formed,
+                ..Footprint::path(shape, squared)
+            };
         }
         Footprint { trained, once: 2 * rank * out * inp, ..Footprint::dense(shape, 7) }
     }

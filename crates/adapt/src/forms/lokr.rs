@@ -156,8 +156,8 @@ impl Form for Lokr {
             |low: bool, rows: usize, cols: usize| if low { rank * (rows + cols) } else { rows * cols };
         let (first, second) = (values(low1, a, c), values(low2, b, d));
         let inner = rank * (usize::from(low1) * b + usize::from(low2) * c);
-        let kept = 2 * c * b + 2 * a * b + inner;
-        Footprint { trained: first + second, kept, products: c * second + b * first, ..Footprint::default() }
+        let (trained, kept, products) = (first + second, c * b + inner, c * second + b * first);
+        Footprint { trained, keeps_inputs: true, kept, products, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

@@ -114,7 +114,8 @@ impl Form for Lora {
         let shadow = offset == Offset::Shadow;
         let path = if shadow && self.trains == Trains::Both { 2 * rank } else { rank };
         let frozen = left + right - trained + if shadow { trained } else { 0 };
-        Footprint { trained, frozen, ..Footprint::path(shape, path) }
+        let keeps_inputs = self.trains != Trains::Left;
+        Footprint { trained, frozen, keeps_inputs, ..Footprint::path(shape, path) }
     }
 
     fn reach(&self) -> Reach {

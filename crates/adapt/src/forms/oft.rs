@@ -144,7 +144,8 @@ impl Form for Oft {
         let trained = blocks * (size * size.saturating_sub(1) / 2);
         let turns = if self.cayley == Cayley::Exact { 4 } else { self.terms };
         let (formed, once) = (2 * turns * values, turns * values * size);
-        Footprint { trained, kept: 3 * inp, formed, products: inp * size, once, ..Footprint::default() }
+        // The inputs are kept for the rotation; turned, the product with the frozen weight does not need them.
+        Footprint { trained, keeps_inputs: true, formed, products: inp * size, once, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

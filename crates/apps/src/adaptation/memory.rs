@@ -10,27 +10,37 @@ use super::prepare::Prepared;
 pub(super) struct Adapters {
     pub(super) trained: usize,
     frozen: usize,
+    keeps_inputs: bool,
     kept: usize,
     formed: usize,
 }
 
 impl Adapters {
     pub(super) fn of(form: &dyn Form, plan: &Plan, offset: Offset) -> Adapters {
-        let mut all = Adapters { trained: 0, frozen: 0, kept: 0, formed: 0 };
+        let mut all = Adapters { trained: 0, frozen: 0, keeps_inputs: false, kept: 0, formed: 0 };
         for site in &plan.sites {
             let one = form.footprint(site.shape, site.rank, offset);
             all.trained += one.trained;
             all.frozen += one.frozen;
+            all.keeps_inputs |= one.keeps_inputs;
             all.kept += one.kept;
             all.formed += one.formed;
         }
         all
     }
 
-    /// Numbers in a step of so many tokens: values, gradients, both moments of the optimiser and its copies; the start as it is kept
-    /// for the files; what the backward pass finds.
-    pub(super) fn floats(&self, tokens: usize) -> usize {
-        6 * self.trained + 2 * self.frozen + tokens * self.kept + self.formed
+    /// Numbers in a step of so many tokens, the model's own states included: values, gradients, both moments of the optimiser and its
+    /// copies; the start as it is kept for the files; what the backward pass finds, without the inputs of these widths where no
+    /// layer keeps them.
+    pub(super) fn floats(&self, prepared: &Prepared, widths: &[usize], tokens: usize) -> usize {
+        let unkept = if self.keeps_inputs { 0 } else { widths.iter().sum::<usize>() };
+        // Of blocks that are computed again one at a time is held.
+        let blocks = match prepared.recompute {
+            Recompute::Nothing => 1,
+            Recompute::Blocks => prepared.model.decoder.config.layers.max(1),
+        };
+        let states = floats(prepared, tokens).saturating_sub(tokens * unkept / blocks);
+        states + 6 * self.trained + 2 * self.frozen + (tokens * self.kept + self.formed) / blocks
     }
 }
 

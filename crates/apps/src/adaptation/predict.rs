@@ -12,7 +12,7 @@ use lowrank_train::Settings;
 use serde::Serialize;
 
 use super::evidence_cost::input_widths;
-use super::memory::{Adapters, PROCESS, floats};
+use super::memory::{Adapters, PROCESS};
 use super::prepare::{Prepared, form, initialiser};
 use super::work::{Added, Work};
 use super::{Adaptation, Method, settings};
@@ -189,9 +189,7 @@ pub(crate) fn predict(
             name: method.name.clone(),
             layers: plan.sites.len(),
             parameters: adapters.trained,
-            training_bytes: model_bytes
-                + PROCESS
-                + 4 * (floats(prepared, largest) + adapters.floats(largest)),
+            training_bytes: model_bytes + PROCESS + 4 * adapters.floats(prepared, &widths, largest),
             evidence_bytes: one.bytes.map(|bytes| model_bytes + PROCESS + bytes),
             evidence_seconds: one.flops / rate,
             step_seconds: per_step / rate,

@@ -40,8 +40,8 @@ pub struct Advise {
         help_heading = "Advice"
     )]
     pub methods: Vec<String>,
-    /// Records that the one pass sees, drawn from the training data; 0 is the batch of the first step
-    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Advice")]
+    /// Records that the one pass sees, drawn from the training data; 0 is the batch of the first step, which a gradient start sees
+    #[arg(long, default_value_t = 8, value_name = "N", help_heading = "Advice")]
     pub calibration: usize,
     /// Part of the inputs' variance, or of the gradient, that a suggested rank of a layer by itself has to hold
     #[arg(long, default_value_t = 0.9, value_name = "SHARE", help_heading = "Advice")]
@@ -167,7 +167,6 @@ impl Advise {
             targets: options.targets,
             exclude: options.exclude,
             layers: options.layers,
-            calibration: options.calibration,
             max_length: options.max_length,
             packing: options.packing,
             format: options.format,

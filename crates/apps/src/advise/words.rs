@@ -30,30 +30,20 @@ pub(super) fn words(advice: &Advice) -> Vec<String> {
     sentences
 }
 
-fn follows(advice: &Advice) -> Vec<String> {
-    let told: Vec<(&MethodAdvice, f64)> =
-        advice.methods.iter().filter_map(|each| each.seen.map(|seen| (each, seen))).collect();
-    let Some((best, most)) = told.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return Vec::new() };
-    let mut sentences = vec![format!(
-        "Of the gradient's energy on this batch, the values that are trained reach at the first step: {}. Two trained factors of these \
-         ranks can reach {} at most, which is what its first 2r directions hold.",
-        told.iter()
-            .map(|(each, seen)| format!("{} {}", each.name, percent(*seen)))
-            .collect::<Vec<_>>()
-            .join(", "),
-        percent(advice.summed.most_seen)
-    )];
-    let least = told.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    if let Some((other, least)) = least.filter(|(_, least)| *least > 0.0 && *most > 2.0 * *least) {
-        sentences.push(format!(
-            "So at the same rate the first steps of {} go {:.1} times as far with the gradient as those of {}; whether that helps in \
-             the end is another question.",
-            best.name,
-            (most / least).sqrt(),
-            other.name
-        ));
-    }
-    sentences
+fn follows(advice: &Advice) -> Option<String> {
+    let told: Vec<String> = advice
+        .methods
+        .iter()
+        .filter_map(|each| Some(format!("{} {}", each.name, percent(each.seen?))))
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "Of the gradient's energy on this batch, the values that are trained reach at the first step: {}. Two trained factors of \
+             these ranks can reach {} at most, which is what its first 2r directions hold.",
+            told.join(", "),
+            percent(advice.summed.most_seen)
+        )
+    })
 }
 
 fn refused(advice: &Advice) -> Option<String> {
