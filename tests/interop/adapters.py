@@ -98,6 +98,8 @@ def main() -> int:
     for model in MODELS:
         ways = [(start, flags, scaling) for start, flags in program.STARTS.items() for scaling in SCALINGS]
         ways += [(form, flags, "alpha/r") for form, flags in program.FORMS.items()]
+        # PEFT has one rank, and AdaLoRA one scale, for all layers: ours have their own.
+        ways += [(form, program.FORMS[form], scaling) for form in ["vera", "adalora"] for scaling in SCALINGS if scaling != "alpha/r"]
         for start, flags, scaling in ways:
             for extra in [SCALINGS[scaling]]:
                 what = f"{model}, {start}, {scaling}"

@@ -51,6 +51,11 @@ FORMS = {
     "dora on pissa": ["--form", "dora", "--init", "pissa"],
     "lora-fa": ["--form", "lora", "--init", "kaiming", "--form-option", "trains=left"],
     "vera": ["--form", "vera", "--rate", "0.3"],
+    "vera as lora": ["--form", "vera", "--peft-type", "lora", "--rate", "0.3"],
+    # Of three steps the first two cut; on average two of four directions stay, and some layers lose all.
+    "adalora": ["--form", "adalora", "--form-option", "target-rank=2", "--form-option", "t-init=0", "--form-option", "t-final=1",
+                "--rate", "0.1"],
+    "adalora as lora": ["--form", "adalora", "--peft-type", "lora", "--form-option", "target-rank=1", "--rate", "0.1"],
     "ia3": ["--form", "ia3", "--rate", "0.03"],
     "ia3 on inputs": ["--form", "ia3", "--form-option", "on=input", "--rate", "0.03"],
     "loha": ["--form", "loha", "--rate", "0.1"],

@@ -69,15 +69,20 @@ pub enum AdaptError {
         /// What is wrong, and what to do.
         why: &'static str,
     },
-    /// A row of zeros where a form divides by its length.
+    /// A row without a length where a form divides by it.
     #[error(
-        "{form}: row {row} of the weight and its start is zero everywhere, so it has no direction; exclude this site"
+        "{form}: row {row} of the weight with its change has norm {norm:.1e}, no more than a thousandth of √(‖w‖² + ‖s·l·R‖²) \
+         = {parts:.1e}, so it has no direction; exclude this site, or lower the rate"
     )]
-    ZeroRow {
+    NoDirection {
         /// The form.
         form: &'static str,
         /// The row.
         row: usize,
+        /// Its norm with the change.
+        norm: f64,
+        /// The norm of the weight's row and the change's beside each other.
+        parts: f64,
     },
     /// A choice that does not fit the shape of the weight.
     #[error("{form}: {choice} = {value} does not fit a weight [{out}, {inp}]: {hint}")]

@@ -3,7 +3,7 @@
 use lowrank_record::{Card, Options, Seed};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
-use crate::{AdaptError, Footprint, Part, Reach};
+use crate::{AdaptError, Allocator, Footprint, Part, Reach};
 
 /// A way to parametrise a change of a weight `[out, in]`, with its choices made.
 pub trait Form: Send + Sync {
@@ -30,6 +30,20 @@ pub trait Form: Send + Sync {
     /// Which changes of the weight its trained values reach at the start.
     fn reach(&self) -> Reach {
         Reach::Other
+    }
+
+    /// What decides over all sites together while they are trained for `steps` optimiser steps: of sites of these `[out, r, in]`,
+    /// in a fixed order. `None` for a form whose sites know nothing of each other.
+    ///
+    /// # Errors
+    /// [`AdaptError::Budget`] for choices that do not go with these sites or steps.
+    fn allocator(
+        &self,
+        sites: &[[usize; 3]],
+        steps: usize,
+    ) -> Result<Option<Box<dyn Allocator>>, AdaptError> {
+        let _ = (sites, steps);
+        Ok(None)
     }
 
     /// The adapter of one site, at the start of a training.
@@ -77,8 +91,8 @@ pub struct Site<'a> {
     pub scale: f64,
     /// The seed of the adapter, the same at every site.
     pub seed: Seed,
-    /// The largest `[out, in]`, each by itself, over all sites of the adapter: what sites share is drawn at this size.
-    pub largest: [usize; 2],
+    /// The largest `[out, in, rank]`, each by itself, over all sites of the adapter: what sites share is drawn at this size.
+    pub largest: [usize; 3],
     /// Where the tensors live.
     pub device: &'a Device,
 }
@@ -94,7 +108,8 @@ impl<'a> Site<'a> {
         seed: Seed,
         device: &'a Device,
     ) -> Site<'a> {
-        Site { name, base, rank, scale, seed, largest: base.shape(), device }
+        let [out, inp] = base.shape();
+        Site { name, base, rank, scale, seed, largest: [out, inp, rank], device }
     }
 
     /// The seed of one tensor of this site.
@@ -129,6 +144,20 @@ pub trait Adapter: Send + Sync {
 
     /// A value to keep small beside the loss, where the form asks for one: `[1]`.
     fn penalty(&self) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// Whether the change can be computed at the present values: a form that divides by something says where it vanishes.
+    ///
+    /// # Errors
+    /// [`AdaptError::NoDirection`].
+    fn check(&self, base: &Matrix) -> Result<(), AdaptError> {
+        let _ = base;
+        Ok(())
+    }
+
+    /// How many directions the change has at the present values, for a form that takes some away while it trains.
+    fn rank(&self) -> Option<usize> {
         None
     }
 

@@ -4,6 +4,7 @@
 //! the layer's product ([`Effect`]), without forming `Δ` where the form allows. A [`Linear`] layer holds an ordered list of
 //! adapters. This crate knows no decompositions and no initialisers: factors come in, layers go out.
 
+mod allocator;
 mod error;
 mod footprint;
 mod form;
@@ -12,6 +13,7 @@ mod linear;
 mod part;
 mod rank_schedule;
 
+pub use allocator::{Allocator, Trained};
 pub use error::AdaptError;
 pub use footprint::{Footprint, Reach, trained};
 pub use form::{Adapter, Effect, Form, Layer, LowRankPath, OfProduct, Offset, Site, Start, Takes};
@@ -33,7 +35,7 @@ pub const ALL: &[&dyn Form] = &[
     &forms::Lokr::DEFAULT,
     &forms::Oft::DEFAULT,
     &forms::Boft::DEFAULT,
-    &forms::Adalora,
+    &forms::Adalora::DEFAULT,
     &forms::Full,
 ];
 

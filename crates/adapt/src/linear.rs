@@ -168,6 +168,38 @@ impl Linear {
         Ok(())
     }
 
+    /// Whether adapters can be switched: what [`Linear::activate`] would refuse.
+    ///
+    /// # Errors
+    /// [`AdaptError::Merged`].
+    pub fn switches(&self) -> Result<(), AdaptError> {
+        self.not_merged()
+    }
+
+    /// Switches on this adapter and no other; `None` is the layer without any. One that this layer does not hold leaves it
+    /// without any, too: an adapter need not change every layer.
+    ///
+    /// # Errors
+    /// [`AdaptError::Merged`] while an adapter is merged: it cannot be switched off.
+    pub fn activate(&mut self, name: Option<&str>) -> Result<(), AdaptError> {
+        self.switches()?;
+        for mounted in &mut self.adapters {
+            mounted.enabled = name == Some(mounted.name.as_str());
+        }
+        Ok(())
+    }
+
+    /// Whether what is mounted and switched on can be computed at its present values.
+    ///
+    /// # Errors
+    /// As [`Adapter::check`]; [`AdaptError::Trained`] when the weight is trained itself, and holds adapters.
+    pub fn check(&self) -> Result<(), AdaptError> {
+        for mounted in self.adapters.iter().filter(|mounted| mounted.enabled) {
+            mounted.adapter.check(self.merged.as_ref().map_or(self.frozen()?, |merged| &merged.original))?;
+        }
+        Ok(())
+    }
+
     /// Shows the layer's inputs and output gradients to an observer in every backward pass; `None` stops it.
     pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
         self.observer = observer;

@@ -74,13 +74,6 @@ impl Smoothed {
     }
 
     fn see(&mut self, [values, gradients]: [&[f32]; 2], budget: &Budget) {
-        assert!(
-            values.len() == self.sensitivity.len() && gradients.len() == values.len(),
-            "{} values and {} gradients of a matrix of {}",
-            values.len(),
-            gradients.len(),
-            self.sensitivity.len()
-        );
         let smoothed = self.sensitivity.iter_mut().zip(&mut self.uncertainty);
         for ((mean, spread), (value, gradient)) in smoothed.zip(values.iter().zip(gradients)) {
             let now = (value * gradient).abs();
@@ -149,13 +142,17 @@ impl RankSchedule {
     /// Sees a step, after the optimiser has moved the values and with the gradients that moved them, and says which values
     /// stay: those that do not are to be set to zero. None says that nothing changes at this step.
     ///
-    /// # Panics
-    /// Panics when the layers are not those of [`RankSchedule::new`].
-    pub fn step(&mut self, step: usize, layers: &[Triplets<'_>]) -> Option<&[Vec<bool>]> {
-        assert_eq!(layers.len(), self.layers.len(), "a schedule sees every layer at every step");
+    /// # Errors
+    /// [`AdaptError::Budget`] when the layers are not those of [`RankSchedule::new`].
+    pub fn step(&mut self, step: usize, layers: &[Triplets<'_>]) -> Result<Option<&[Vec<bool>]>, AdaptError> {
+        let fits = layers.len() == self.layers.len()
+            && layers.iter().zip(&self.layers).all(|(seen, scores)| scores.fits(seen));
+        if !fits {
+            return Err(AdaptError::Budget { why: "the layers are not those it was made for".to_owned() });
+        }
         let (budget, end) = (self.budget, self.budget.total - self.budget.last);
         if step > end {
-            return self.kept.as_deref();
+            return Ok(self.kept.as_deref());
         }
         if step < end {
             for (scores, seen) in self.layers.iter_mut().zip(layers) {
@@ -164,11 +161,11 @@ impl RankSchedule {
                 scores.left.see(seen.left, &budget);
             }
             if step <= budget.warmup || !step.is_multiple_of(budget.interval) {
-                return None;
+                return Ok(None);
             }
         }
         self.kept = Some(self.best(self.values_at(step)));
-        self.kept.as_deref()
+        Ok(self.kept.as_deref())
     }
 
     /// Which values the `count` best triplets have.
@@ -254,6 +251,11 @@ impl StoredState {
 }
 
 impl Scores {
+    fn fits(&self, seen: &Triplets<'_>) -> bool {
+        let pairs = [(&self.right, seen.right), (&self.values, seen.values), (&self.left, seen.left)];
+        pairs.into_iter().all(|(scores, both)| both.iter().all(|side| side.len() == scores.sensitivity.len()))
+    }
+
     /// The score of the value, and the mean scores of its row and its column.
     fn triplet(&self, k: usize) -> f64 {
         let (inp, out) = (self.right.sensitivity.len() / self.rank, self.left.sensitivity.len() / self.rank);

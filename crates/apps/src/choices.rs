@@ -80,6 +80,16 @@ pub enum Shown {
     Learned,
 }
 
+/// The type of PEFT's that an adapter is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeftType {
+    /// That of the form, where PEFT has one.
+    Own,
+    /// Two factors, which every reader knows.
+    Lora,
+}
+
 impl Widen {
     /// As the models know it.
     #[must_use]

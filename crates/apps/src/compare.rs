@@ -3,7 +3,6 @@
 
 mod budget;
 mod candidate;
-mod interval;
 mod options;
 mod outcome;
 mod report;
@@ -15,13 +14,13 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use interval::Interval;
 pub use options::{Compare, Equal};
 pub use outcome::{Compared, Entry, Planned};
 pub use store::{Finished, Tried};
 
 use crate::adaptation::{Cost, Prepared, energies, measure};
 use crate::error::Because;
+pub use crate::interval::Interval;
 use crate::{AppError, Progress, adaptation, output};
 use budget::{Work, duration};
 use candidate::Candidate;

@@ -1,7 +1,12 @@
-//! `lowrank generate`: continues a prompt.
+//! `lowrank generate`: continues prompts, each with one of the adapters that were given or with none. The model is opened once, all
+//! adapters are mounted once, and a prompt switches to its own.
 
+mod requests;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use lowrank_attach::activate;
 use lowrank_models::Sampling;
 use lowrank_record::Seed;
 use lowrank_task::{Format, Layout, LossOn as Learn, Record, end_of_turn, prompt};
@@ -10,7 +15,9 @@ use serde::Serialize;
 use crate::choices::Widen;
 use crate::error::Because;
 use crate::model::PROMPT;
+use crate::options::key_value;
 use crate::{AppError, Model, Progress};
+use requests::{Adapter, Adapters, Request};
 
 /// What to continue and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,12 +25,22 @@ pub struct Generate {
     /// Model: a Hugging Face directory or a GGUF file; without it the small decoder inside this binary
     #[arg(long, value_name = "DIR|FILE")]
     pub model: Option<PathBuf>,
-    /// Adapter folder to apply
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
-    /// The text to continue, or the question to answer
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: String,
+    /// Adapter folder to apply, by the name of the folder or the one before =; may be repeated
+    #[arg(long, value_name = "[NAME=]DIR", value_parser = requests::adapter)]
+    pub adapter: Vec<(String, PathBuf)>,
+    /// Multiply the scale of an adapter by this, as NAME=FACTOR; may be repeated
+    #[arg(long, value_name = "NAME=FACTOR", value_parser = key_value)]
+    pub adapter_scale: Vec<(String, String)>,
+    /// The text to continue, or the question to answer; may be repeated
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
+    pub prompt: Vec<String>,
+    /// The adapter of the prompts, or `none`: given once for all of --prompt, or once for each in their order; a single adapter
+    /// need not be named
+    #[arg(long = "use", value_name = "NAME")]
+    pub uses: Vec<String>,
+    /// More prompts, one JSON object a line: {"prompt": "…", "adapter": "NAME"}, or a JSON string
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub prompts: Option<PathBuf>,
     /// How the prompt is written: through the chat template, or as it stands (raw), or as question and answer (plain)
     #[arg(long, default_value = "auto", value_enum)]
     pub format: PromptFormat,
@@ -63,6 +80,8 @@ pub enum PromptFormat {
 /// What was written.
 #[derive(Debug, Clone, Serialize)]
 pub struct Generated {
+    /// The adapter that took part, by its name.
+    pub adapter: Option<String>,
     /// The text.
     pub text: String,
     /// Tokens of the prompt.
@@ -73,35 +92,92 @@ pub struct Generated {
     pub tokens_per_second: Option<f64>,
 }
 
-impl std::fmt::Display for Generated {
+/// What was written, one text a prompt, in their order.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// One a prompt.
+    pub results: Vec<Generated>,
+}
+
+impl std::fmt::Display for Generation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
+        let texts: Vec<&str> = self.results.iter().map(|result| result.text.as_str()).collect();
+        f.write_str(&texts.join("\n"))
     }
 }
 
-/// Continues the prompt; `each` is handed the text as it comes.
+/// One object for one prompt, a list for several.
+impl Serialize for Generation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.results.as_slice() {
+            [only] => only.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+/// Continues the prompts one after another; `each` is handed the texts as they come, with a line end between two.
 ///
 /// # Errors
 /// [`AppError::Usage`] for a model, adapter or prompt that cannot be used: a prompt longer than the context is named
-/// with both lengths.
+/// with both lengths, an adapter that was not given with the nearest that was.
 pub fn generate(
     options: &Generate,
     progress: &mut dyn Progress,
     each: &mut dyn FnMut(&str),
-) -> Result<Generated, AppError> {
+) -> Result<Generation, AppError> {
     check(options)?;
+    let adapters = Adapters::of(options)?;
+    let requests = requests::of(options, &adapters)?;
     let mut model = Model::open(options.model.as_deref(), options.widen.hold())?;
-    let adapter = options.adapter.as_deref().map(|folder| model.mount(folder)).transpose()?;
-    let trained = adapter.as_ref().and_then(|adapter| adapter.provenance.get(PROMPT));
-    let format = options.format.decided(trained.map(String::as_str), &model);
-    let tokens = prompt_tokens(&options.prompt, format, &model)?;
-    let context = model.decoder.config.context;
-    if tokens.len() >= context {
-        return Err(AppError::usage(format!(
-            "the prompt has {} tokens, the model's context is {context}: shorten the prompt",
-            tokens.len()
-        )));
+    let mut trained: BTreeMap<String, String> = BTreeMap::new();
+    for Adapter { name, folder, times } in &adapters.0 {
+        let mounted = model.mount_as(folder, name, *times)?;
+        trained.extend(mounted.provenance.get(PROMPT).map(|format| (name.clone(), format.clone())));
     }
+    // All of them before the first is run: a prompt that cannot be read should not come after an hour.
+    let mut prompts = Vec::with_capacity(requests.len());
+    for Request { prompt, adapter, place } in &requests {
+        let trained = adapter.as_ref().and_then(|name| trained.get(name));
+        let format = options.format.decided(trained.map(String::as_str), &model);
+        let tokens = prompt_tokens(prompt, format, &model, place)?;
+        let context = model.decoder.config.context;
+        if tokens.len() >= context {
+            return Err(AppError::usage(format!(
+                "{place}: the prompt has {} tokens, the model's context is {context}: shorten the prompt",
+                tokens.len()
+            )));
+        }
+        prompts.push((tokens, format, adapter));
+    }
+    let mut results = Vec::with_capacity(prompts.len());
+    for (index, (tokens, format, adapter)) in prompts.iter().enumerate() {
+        if progress.stopping() {
+            break;
+        }
+        if index > 0 {
+            each("\n");
+        }
+        if prompts.len() > 1 {
+            let with = adapter.as_deref().unwrap_or("no adapter");
+            progress.say(&format!("prompt {} of {}, {with}", index + 1, prompts.len()));
+        }
+        activate(&mut model.decoder, adapter.as_deref()).while_doing("switching adapters")?;
+        let generated = one(options, &model, tokens, *format, progress, each)?;
+        results.push(Generated { adapter: (*adapter).clone(), ..generated });
+    }
+    Ok(Generation { results })
+}
+
+/// Continues one prompt with what is active.
+fn one(
+    options: &Generate,
+    model: &Model,
+    tokens: &[u32],
+    format: PromptFormat,
+    progress: &mut dyn Progress,
+    each: &mut dyn FnMut(&str),
+) -> Result<Generated, AppError> {
     let tokenizer = model.tokenizer()?;
     let mut ends = tokenizer.eos().to_vec();
     if let (PromptFormat::Chat, Some(template)) = (format, &model.template) {
@@ -117,7 +193,7 @@ pub fn generate(
     let begun = progress.now();
     let mut stream = tokenizer.stream(false);
     let (mut text, mut undecodable) = (String::new(), None);
-    let written = model.decoder.generate(&tokens, options.max_tokens, &ends, &sampling, &mut |token| {
+    let written = model.decoder.generate(tokens, options.max_tokens, &ends, &sampling, &mut |token| {
         match stream.push(token) {
             Ok(piece) => {
                 each(&piece);
@@ -136,6 +212,7 @@ pub fn generate(
     text.push_str(&rest);
     let seconds = progress.now() - begun;
     Ok(Generated {
+        adapter: None,
         text,
         prompt_tokens: tokens.len(),
         tokens: written.len(),
@@ -170,14 +247,14 @@ impl PromptFormat {
     }
 }
 
-fn prompt_tokens(text: &str, format: PromptFormat, model: &Model) -> Result<Vec<u32>, AppError> {
+fn prompt_tokens(text: &str, format: PromptFormat, model: &Model, place: &str) -> Result<Vec<u32>, AppError> {
     let tokenizer = model.tokenizer()?;
     let format = match format {
         PromptFormat::Auto | PromptFormat::Raw => {
             let mut tokens = tokenizer.around().0.to_vec();
-            tokens.extend(tokenizer.encode(text, false).input("--prompt")?);
+            tokens.extend(tokenizer.encode(text, false).input(place)?);
             if tokens.is_empty() {
-                return Err(AppError::usage("--prompt is empty: give a text to continue"));
+                return Err(AppError::usage(format!("{place} is empty: give a text to continue")));
             }
             return Ok(tokens);
         }
@@ -187,6 +264,6 @@ fn prompt_tokens(text: &str, format: PromptFormat, model: &Model) -> Result<Vec<
     // The answer is only there to make a whole record: the prompt ends before it.
     let record = Record::QuestionAnswer { question: text.to_owned(), answer: "-".to_owned() };
     let layout = Layout { format, loss_on: Learn::Answers, max_length: usize::MAX };
-    let tokens = prompt(&record, tokenizer, model.template.as_ref(), &layout).input("--prompt")?;
+    let tokens = prompt(&record, tokenizer, model.template.as_ref(), &layout).input(place)?;
     Ok(tokens.unwrap_or_default())
 }

@@ -2,6 +2,7 @@
 //! apply is shown all the same, with the reason.
 
 mod shown;
+mod typed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use lowrank_linalg::{LowRank, effective_rank};
 use lowrank_models::Config;
 use lowrank_store::checkpoint::{self, Checkpoint};
 use lowrank_store::export::{MLX_TENSORS_NAME, look_llama_cpp, read_mlx};
-use lowrank_store::peft::{AdapterFolder, CONFIG_NAME, Factor, INITIAL_NAME, Matcher, TENSORS_NAME};
+use lowrank_store::peft::{
+    AdapterFolder, CONFIG_NAME, Factor, INITIAL_NAME, Kind, Matcher, TENSORS_NAME, kind_of,
+};
 use lowrank_store::{GgufFile, TensorSource, gguf, json, tensors};
 use serde_json::Value;
 
@@ -44,6 +47,8 @@ pub fn inspect(options: &Inspect) -> Result<Inspected, AppError> {
     let mut found = if path.join(CONFIG_NAME).is_file() {
         if path.join(MLX_TENSORS_NAME).is_file() && !path.join(TENSORS_NAME).exists() {
             of_adapter("LoRA adapter (mlx-lm)", &read_mlx(path).input("reading the adapter")?)?
+        } else if kind_of(path).is_ok_and(|kind| kind != Kind::Lora) {
+            typed::of(path)?
         } else {
             peft(path)?
         }
@@ -71,7 +76,14 @@ pub fn inspect(options: &Inspect) -> Result<Inspected, AppError> {
 /// A PEFT folder, whether or not lowrank applies it.
 fn peft(path: &Path) -> Result<Inspected, AppError> {
     let seen = AdapterFolder::look(path).input("reading the adapter")?;
-    let mut found = of_adapter("LoRA adapter (PEFT folder)", &seen.folder)?;
+    let dora = seen.folder.config.dora;
+    let format = if dora { "DoRA adapter (PEFT folder)" } else { "LoRA adapter (PEFT folder)" };
+    let mut found = of_adapter(format, &seen.folder)?;
+    if dora {
+        let why = "norm and effective rank are those of left·right inside the direction; the whole change needs the base, whose \
+                   rows it scales";
+        found.facts.add("spectrum_of_the_change", Cell::shown(Value::Null, why));
+    }
     found.objections = seen.objections.iter().map(ToString::to_string).collect();
     let whole: Vec<&str> = seen.folder.whole.iter().map(|whole| whole.name.as_str()).collect();
     if !whole.is_empty() {
@@ -101,7 +113,8 @@ fn llama_cpp(path: &Path) -> Result<Inspected, AppError> {
 
 fn of_adapter(format: &str, adapter: &AdapterFolder) -> Result<Inspected, AppError> {
     let matcher = Matcher::new(&adapter.config).input("the adapter's configuration")?;
-    let parameters: usize = adapter.factors.iter().map(|f| f.left.len() + f.right.len()).sum();
+    let values = |f: &Factor| f.left.len() + f.right.len() + f.magnitude.as_ref().map_or(0, Vec::len);
+    let parameters: usize = adapter.factors.iter().map(values).sum();
     let ranks: BTreeSet<usize> = adapter.factors.iter().map(|f| f.rank).collect();
     let mut facts = Facts::default();
     facts.add("format", format);

@@ -168,16 +168,24 @@ impl Model {
     /// # Errors
     /// [`AppError::Usage`] when the folder is damaged, or was made for another model.
     pub fn mount(&mut self, folder: &Path) -> Result<MountedFolder, AppError> {
+        self.mount_as(folder, ADAPTER, 1.0)
+    }
+
+    /// Mounts an adapter folder under a name, behind those that are there, its scale `times` what its configuration says.
+    ///
+    /// # Errors
+    /// As [`Model::mount`], and for a factor other than 1 where the type of the adapter has no scale.
+    pub fn mount_as(&mut self, folder: &Path, name: &str, times: f64) -> Result<MountedFolder, AppError> {
         let place = || format!("the adapter {}", folder.display());
         if folder.is_dir() && kind_of(folder).input("reading the adapter")? != Kind::Lora {
             let adapter = TypedFolder::read(folder).input("reading the adapter")?;
             self.check_base(&adapter.provenance, folder)?;
-            typed::mount(self, &adapter).input(place())?;
+            typed::mount(self, &adapter, name, times).input(place())?;
             return Ok(MountedFolder { layers: adapter.modules.len(), provenance: adapter.provenance });
         }
         let adapter = AdapterFolder::read(folder).input("reading the adapter")?;
         self.check(&adapter, folder)?;
-        self.apply(&adapter).input(place())?;
+        self.apply_as(&adapter, name, times).input(place())?;
         Ok(MountedFolder { layers: adapter.factors.len(), provenance: adapter.provenance })
     }
 
@@ -186,6 +194,10 @@ impl Model {
     /// # Errors
     /// What does not fit, for the caller to say whose fault it is.
     pub(crate) fn apply(&mut self, adapter: &AdapterFolder) -> Result<(), String> {
+        self.apply_as(adapter, ADAPTER, 1.0)
+    }
+
+    fn apply_as(&mut self, adapter: &AdapterFolder, name: &str, times: f64) -> Result<(), String> {
         let matcher = Matcher::new(&adapter.config).map_err(|error| error.to_string())?;
         // Only the model knows which modules a suffix or a pattern names; the folder alone cannot miss them.
         for (site, _) in self.decoder.sites() {
@@ -197,7 +209,7 @@ impl Model {
             }
         }
         let form: &dyn Form = if adapter.config.dora { &Dora } else { &Lora::DEFAULT };
-        restore(&mut self.decoder, &adapter.factors, &|site| matcher.scale(site), form, ADAPTER)
+        restore(&mut self.decoder, &adapter.factors, &|site| times * matcher.scale(site), form, name)
             .map_err(|error| error.to_string())
     }
 
@@ -206,9 +218,13 @@ impl Model {
     /// # Errors
     /// [`AppError::Failed`] naming the layer.
     pub(crate) fn unmount(&mut self) -> Result<(), AppError> {
+        self.unmount_named(ADAPTER)
+    }
+
+    pub(crate) fn unmount_named(&mut self, adapter: &str) -> Result<(), AppError> {
         for (name, linear) in self.decoder.sites_mut() {
-            if linear.adapters().iter().any(|mounted| mounted.name == ADAPTER) {
-                linear.unmount(ADAPTER).while_doing(&name)?;
+            if linear.adapters().iter().any(|mounted| mounted.name == adapter) {
+                linear.unmount(adapter).while_doing(&name)?;
             }
         }
         Ok(())

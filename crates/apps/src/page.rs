@@ -48,7 +48,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1a;--
 body{font:15px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;background:var(--paper);color:var(--ink)}\
 h1{font-size:1.45rem;margin-bottom:1rem}h2{font-size:1.08rem;margin:2.2rem 0 .4rem}.note{color:var(--quiet);font-size:.9rem;margin:.2rem 0 .6rem}\
 .verdict{background:var(--box);border-left:4px solid var(--mark);padding:.6rem 1.1rem;border-radius:3px}.verdict p{margin:.45rem 0}\
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
+.legend{margin:.2rem 0;font-size:.9rem}.legend span{margin-right:1.4rem;white-space:nowrap}.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
 td,th{padding:.28rem 1rem .28rem 0;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}\
 th{font-weight:600;color:var(--quiet)}.data td+td,.data th+th{text-align:right}.data td{white-space:nowrap}\
 tr.best td{font-weight:600}tr.best td:first-child{box-shadow:inset 3px 0 var(--mark);padding-left:.5rem}\
@@ -84,7 +84,18 @@ impl Page {
             ..Table::default()
         };
         for plot in self.plots.iter().filter(|plot| plot.has_points()) {
-            let _ = write!(html, "<h2>{}</h2>\n{}\n", escape(&plot.caption), plot.svg()?);
+            let _ = writeln!(html, "<h2>{}</h2>", escape(&plot.caption));
+            let name = |(colour, name): (String, &str)| {
+                let mark = format!(
+                    "<svg width=\"18\" height=\"10\"><rect width=\"18\" height=\"4\" y=\"4\" fill=\"{colour}\"/></svg>"
+                );
+                format!("<span>{mark} {}</span>", escape(name))
+            };
+            let legend: String = plot.legend().map(name).collect();
+            if !legend.is_empty() {
+                let _ = writeln!(html, "<p class=\"legend\">{legend}</p>");
+            }
+            let _ = writeln!(html, "{}", plot.svg()?);
         }
         html.push_str("<h2>What was run</h2>\n");
         table(&mut html, &facts, "facts");

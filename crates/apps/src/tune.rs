@@ -244,6 +244,7 @@ fn written<'a>(options: &'a Tune, out: &'a Path, steps: Option<u64>) -> Written<
         existing: existing(options),
         base: options.base_out.as_deref(),
         recompress: options.recompress,
+        peft_type: options.peft_type,
         steps,
     }
 }

@@ -1,52 +1,72 @@
 //! Between PEFT's adapters that are no LoRA and our forms: which form a folder is of, and which folder a form makes.
 
+mod written;
+
 use std::collections::BTreeMap;
 
 use lowrank_adapt::{Form, Part};
-use lowrank_attach::{Attached, StoredParts, restore_parts};
-use lowrank_store::peft::{
-    Blocks, Matcher, Settings, Targets, TypedConfig, TypedFolder, TypedModule, TypedTensor, is_end,
-};
+use lowrank_attach::{StoredParts, restore_parts};
+use lowrank_store::peft::{Matcher, Settings, Targets, TypedFolder, TypedModule, TypedTensor, is_end};
 
 use crate::Model;
-use crate::model::ADAPTER;
+use crate::choices::PeftType;
+
+pub(crate) use written::{Told, folder};
 
 /// Forms that have a type of PEFT's own and are handed over in it.
-pub(crate) const FORMS: [&str; 5] = ["ia3", "loha", "lokr", "oft", "boft"];
+pub(crate) const FORMS: [&str; 7] = ["ia3", "loha", "lokr", "oft", "boft", "vera", "adalora"];
 
 /// Whether an adapter of this form is written as it is, so that there is no rank to cut it to.
-pub(crate) fn keeps_its_type(form: &str) -> bool {
-    form == "dora" || FORMS.contains(&form)
+pub(crate) fn keeps_its_type(form: &str, peft_type: PeftType) -> bool {
+    form == "dora" || (peft_type == PeftType::Own && FORMS.contains(&form))
 }
 
-/// Mounts a typed adapter, as its configuration scales it.
+/// What PEFT adds to the rank of an AdaLoRA before it divides by it.
+pub(crate) const ABOVE_RANK: f64 = 1e-5;
+
+/// Mounts a typed adapter under a name, its scale `times` what its configuration says.
 ///
 /// # Errors
-/// What does not fit, for the caller to say whose fault it is. The model is then as it was.
-pub(crate) fn mount(model: &mut Model, folder: &TypedFolder) -> Result<(), String> {
+/// What does not fit, for the caller to say whose fault it is; a factor other than 1 for a type that has no scale. The model is
+/// then as it was.
+pub(crate) fn mount(model: &mut Model, folder: &TypedFolder, name: &str, times: f64) -> Result<(), String> {
+    let scaled = matches!(
+        folder.config.settings,
+        Settings::Loha { .. } | Settings::Lokr { .. } | Settings::Adalora { .. }
+    );
+    if !scaled && times != 1.0 {
+        return Err(format!(
+            "a scale of {times} cannot be applied: an adapter of type {} is not multiplied by one",
+            folder.kind().name()
+        ));
+    }
     let matching = folder.config.matching();
     let matcher = Matcher::new(&matching).map_err(|error| error.to_string())?;
     let scale = |module: &str| match &folder.config.settings {
-        // PEFT's own denominator.
-        Settings::Adalora { init_rank, alpha, .. } => alpha / (*init_rank as f64 + 1e-5),
-        _ => matcher.scale(module),
+        Settings::Adalora { init_rank, alpha, .. } => times * alpha / (*init_rank as f64 + ABOVE_RANK),
+        _ => times * matcher.scale(module),
     };
     // IA³ is on inputs at some layers and on outputs at others.
     let mut by_form: BTreeMap<String, (Box<dyn Form>, Vec<StoredParts>)> = BTreeMap::new();
-    for module in &folder.modules {
-        let (name, options) = form_of(&folder.config.settings, &module.module)?;
-        let key = format!("{name} {options:?}");
-        let form = lowrank_adapt::by_name(name, options).map_err(|error| error.to_string())?;
+    for module in folder.modules.iter().filter(|module| !is_empty(module)) {
+        let (form_name, options) = form_of(&folder.config.settings, &module.module)?;
+        let key = format!("{form_name} {options:?}");
+        let form = lowrank_adapt::by_name(form_name, options).map_err(|error| error.to_string())?;
         let parts = parts(model, folder, module)?;
         by_form.entry(key).or_insert_with(|| (form, Vec::new())).1.push(parts);
     }
     for (form, stored) in by_form.into_values() {
-        if let Err(error) = restore_parts(&mut model.decoder, stored, &scale, &*form, ADAPTER) {
-            model.unmount().map_err(|error| error.to_string())?;
+        if let Err(error) = restore_parts(&mut model.decoder, stored, &scale, &*form, name) {
+            model.unmount_named(name).map_err(|error| error.to_string())?;
             return Err(error.to_string());
         }
     }
     Ok(())
+}
+
+/// Whether every direction of a module was taken away in training.
+fn is_empty(module: &TypedModule) -> bool {
+    module.tensor("values").is_some_and(|values| values.values.is_empty())
 }
 
 /// A form by name, with its choices.
@@ -125,73 +145,4 @@ fn parts(model: &Model, folder: &TypedFolder, module: &TypedModule) -> Result<St
         }
     }
     Ok(StoredParts { module: module.module.clone(), shape: None, rank, parts })
-}
-
-/// The folder of mounted adapters of a form among [`FORMS`], with its choices.
-///
-/// # Errors
-/// A form that has no type of its own.
-pub(crate) fn folder(
-    form: &dyn Form,
-    attached: &[Attached],
-    parts: &dyn Fn(&Attached) -> Vec<Part>,
-) -> Result<TypedFolder, String> {
-    let modules: Vec<TypedModule> = attached
-        .iter()
-        .map(|each| TypedModule {
-            module: each.site.name.clone(),
-            tensors: parts(each)
-                .into_iter()
-                .map(|Part { name, shape, values }| TypedTensor { part: name, shape, values })
-                .collect(),
-        })
-        .collect();
-    let chosen: BTreeMap<&str, String> = form.settings().into_iter().collect();
-    let text = |name: &str| chosen.get(name).cloned().unwrap_or_default();
-    let number = |name: &str| text(name).parse::<usize>();
-    let targets: Vec<String> = attached.iter().map(|each| each.site.name.clone()).collect();
-    let site = attached.first().map(|each| &each.site).ok_or("there is nothing to write")?;
-    // One entry a layer, by its full name: no pattern can match more than was meant. α is what gives the scale at α/r.
-    let rank = site.rank;
-    let alpha = |each: &Attached| each.site.scale * each.site.rank as f64;
-    let first_alpha = site.scale * rank as f64;
-    let other_ranks = attached.iter().filter(|each| each.site.rank != rank);
-    let rank_pattern: Vec<(String, usize)> =
-        other_ranks.map(|each| (each.site.name.clone(), each.site.rank)).collect();
-    let other_alphas = attached.iter().filter(|each| alpha(each) != first_alpha);
-    let alpha_pattern: Vec<(String, f64)> =
-        other_alphas.map(|each| (each.site.name.clone(), alpha(each))).collect();
-    let bad = |name: &str| format!("{name} of the form is no number");
-    let settings = match form.card().name {
-        "ia3" => {
-            let on_input = text("on") == "input";
-            Settings::Ia3 { feedforward: Targets::List(if on_input { targets.clone() } else { Vec::new() }) }
-        }
-        "loha" => Settings::Loha { rank, alpha: first_alpha, rank_pattern, alpha_pattern },
-        "lokr" => Settings::Lokr {
-            rank,
-            alpha: first_alpha,
-            rank_pattern,
-            alpha_pattern,
-            decompose_both: text("decompose-both") == "true",
-            decompose_factor: number("decompose-factor")
-                .ok()
-                .and_then(|n| i64::try_from(n).ok())
-                .unwrap_or(-1),
-        },
-        "oft" => Settings::Oft {
-            blocks: Blocks::Size(number("block-size").map_err(|_| bad("block-size"))?),
-            block_share: text("share") == "true",
-            coft: false,
-            eps: 6e-5,
-            cayley_neumann: text("cayley") == "neumann",
-            terms: number("terms").map_err(|_| bad("terms"))?,
-        },
-        "boft" => Settings::Boft {
-            blocks: Blocks::Size(number("block-size").map_err(|_| bad("block-size"))?),
-            factors: number("factors").map_err(|_| bad("factors"))?,
-        },
-        other => return Err(format!("the form {other} has no type of its own in PEFT")),
-    };
-    Ok(TypedFolder::new(TypedConfig::new(settings, Targets::List(targets)), modules))
 }

@@ -13,32 +13,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use faer::{Mat, MatRef, unzip, zip};
 use lowrank_init::{Exactness, GradientMap, Leading};
 use lowrank_linalg::{LinalgError, OuterProducts, Sketched, SubspaceIteration, narrow};
-use lowrank_models::{Decoder, Recompute};
+use lowrank_models::network::Text;
+use lowrank_models::{Network, Recompute};
 use lowrank_record::Seed;
-use lowrank_tensor::ops::{Layout, Observer, Targets};
+use lowrank_tensor::ops::Observer;
 
 use crate::{AttachError, Plan, Site};
 
-/// One batch of calibration text.
+/// One batch of what evidence is collected on.
 #[derive(Debug, Clone)]
-pub struct Calibration {
-    /// Token ids, row-major `[batch, time]`.
-    pub tokens: Vec<u32>,
-    /// What each token should predict.
-    pub targets: Targets,
-    /// Rows, positions and document starts.
-    pub layout: Layout,
-    /// Whether the inputs at each token enter the statistics of inputs: padding does not.
-    pub shown: Vec<bool>,
-}
-
-impl Calibration {
-    /// `Σ wᵢ` over the tokens that carry loss.
-    pub(crate) fn weight(&self) -> f64 {
-        let Targets { ids, weights } = &self.targets;
-        let carries = (0..ids.len()).filter(|&token| ids[token] >= 0);
-        carries.map(|token| weights.as_ref().map_or(1.0, |weights| f64::from(weights[token]))).sum()
-    }
+pub struct Calibration<B = Text> {
+    /// What the network is fed, and what it should answer.
+    pub batch: B,
+    /// Whether each row of each stream ([`Network::stream`]) enters the statistics of inputs: padding does not. A stream that is
+    /// not named here is let in whole.
+    pub shown: Vec<Vec<bool>>,
 }
 
 /// The leading factors of each site's gradient of the mean token loss, or of a map of it, by site name.
@@ -48,9 +37,9 @@ pub struct Gradients {
     pub sites: BTreeMap<String, Sketched>,
     /// Of which map of the gradient they are the factors.
     pub of: GradientMap,
-    /// Mean loss of the calibration text, in nats per token.
+    /// Mean loss of the calibration batches: nats per token of text.
     pub loss: f64,
-    /// Tokens that carry loss. (The rank of a gradient is at most the number of tokens shown, not this: keys and values have
+    /// Weight of what carries loss: tokens of text. (The rank of a gradient is at most the number of tokens shown, not this: keys and values have
     /// gradients at tokens without loss too.)
     pub weight: f64,
 }
@@ -191,10 +180,10 @@ pub fn admits_passes(leading: &Leading, batches: usize) -> Result<(), AttachErro
 ///
 /// # Errors
 /// [`AttachError`] naming the site, or what the model says.
-pub fn collect(
-    model: &mut Decoder,
+pub fn collect<N: Network>(
+    model: &mut N,
     plan: &Plan,
-    batches: &[Calibration],
+    batches: &[Calibration<N::Batch>],
     recompute: Recompute,
     leading: &dyn Fn(usize) -> Leading,
     seed: Seed,
@@ -203,7 +192,7 @@ pub fn collect(
         return Err(AttachError::NoCalibration);
     }
     // Known beforehand: what Adam adds to a gradient's size is meant for the mean loss, and δ comes from the summed one.
-    let weight: f64 = batches.iter().map(Calibration::weight).sum();
+    let weight: f64 = batches.iter().map(|batch| model.weight(&batch.batch)).sum();
     if weight <= 0.0 {
         return Err(AttachError::NoLoss);
     }
@@ -265,24 +254,17 @@ fn rounds<'a>(plan: &'a Plan, batches: usize, leading: &dyn Fn(usize) -> Leading
 }
 
 /// Runs all passes; a tapped layer finishes by itself when there is one batch.
-fn run(
-    model: &Decoder,
+fn run<N: Network>(
+    model: &N,
     taps: &BTreeMap<String, Arc<SiteTap>>,
-    batches: &[Calibration],
+    batches: &[Calibration<N::Batch>],
     recompute: Recompute,
     passes: usize,
 ) -> Result<f64, AttachError> {
     let mut loss_sum = 0.0;
     for pass in 0..passes {
         for batch in batches {
-            let passed = model.gradients(
-                &batch.tokens,
-                &batch.targets,
-                &batch.layout,
-                recompute,
-                true,
-                &mut |_| {},
-            )?;
+            let passed = model.gradients(&batch.batch, recompute, true, &mut |_| {})?;
             if pass == 0 {
                 loss_sum += passed.loss_sum;
             }
@@ -293,7 +275,7 @@ fn run(
 }
 
 /// Gives each layer its observer, or none.
-pub(crate) fn observe(model: &mut Decoder, observer: &dyn Fn(&str) -> Option<Arc<dyn Observer>>) {
+pub(crate) fn observe<N: Network>(model: &mut N, observer: &dyn Fn(&str) -> Option<Arc<dyn Observer>>) {
     for (name, linear) in model.sites_mut() {
         linear.observe(observer(&name));
     }

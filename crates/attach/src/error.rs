@@ -3,6 +3,14 @@
 /// Why adapters cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
+    /// No layer holds an adapter of this name.
+    #[error("no adapter is called {name:?}; {hint}")]
+    UnknownAdapter {
+        /// What was asked for.
+        name: String,
+        /// The nearest name, or all of them.
+        hint: String,
+    },
     /// A target names nothing.
     #[error("target \"{target}\" matches no linear layer; the model has {known}{hint}")]
     NoMatch {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use faer::{Mat, MatRef};
 use lowrank_init::{CollectedInputs, Inputs, InputsCollector, InputsWanted};
 use lowrank_linalg::LinalgError;
-use lowrank_models::Decoder;
+use lowrank_models::Network;
 use lowrank_record::Seed;
 use lowrank_tensor::ops::InputObserver;
 
@@ -71,14 +71,15 @@ struct Listening {
     /// The group of each site, found in the first pass.
     group_of: Vec<Option<usize>>,
     last: Option<Last>,
-    /// The tokens that are let in.
-    shown: Vec<bool>,
+    /// The rows that are let in, of each stream of the network.
+    shown: Vec<Vec<bool>>,
     failed: Option<(usize, LinalgError)>,
 }
 
 /// One site's ear.
 struct Ear {
     site: usize,
+    stream: usize,
     inp: usize,
     wanted: InputsWanted,
     rank: usize,
@@ -124,16 +125,17 @@ impl Ear {
         let state = &mut listening.groups[group];
         state.rank = state.rank.max(self.rank);
         if is_new {
-            state.collector.absorb(picked(inputs, n, self.inp, &listening.shown).as_ref())?;
+            state.collector.absorb(picked(inputs, n, self.inp, listening.shown.get(self.stream)).as_ref())?;
         }
         Ok(())
     }
 }
 
-/// The rows that are let in.
-fn picked(inputs: &[f32], n: usize, inp: usize, shown: &[bool]) -> Mat<f32> {
+/// The rows that are let in: all of them where nothing says otherwise.
+fn picked(inputs: &[f32], n: usize, inp: usize, shown: Option<&Vec<bool>>) -> Mat<f32> {
     let all = MatRef::from_row_major_slice(inputs, n, inp);
-    let rows: Vec<usize> = (0..n).filter(|&row| shown.get(row).copied().unwrap_or(false)).collect();
+    let is_in = |row: usize| shown.is_none_or(|shown| shown.get(row).copied().unwrap_or(false));
+    let rows: Vec<usize> = (0..n).filter(|&row| is_in(row)).collect();
     Mat::from_fn(rows.len(), inp, |i, j| all[(rows[i], j)])
 }
 
@@ -143,10 +145,10 @@ fn picked(inputs: &[f32], n: usize, inp: usize, shown: &[bool]) -> Mat<f32> {
 ///
 /// # Errors
 /// [`AttachError`] naming the site, or what the model says.
-pub fn collect_inputs(
-    model: &mut Decoder,
+pub fn collect_inputs<N: Network>(
+    model: &mut N,
     plan: &Plan,
-    batches: &[Calibration],
+    batches: &[Calibration<N::Batch>],
     wanted: InputsWanted,
     rank: &dyn Fn(&Site) -> usize,
     seed: Seed,
@@ -154,7 +156,7 @@ pub fn collect_inputs(
     if batches.is_empty() {
         return Err(AttachError::NoInputs);
     }
-    if !batches.iter().any(|batch| batch.shown.contains(&true)) {
+    if !batches.iter().any(|batch| batch.shown.iter().all(|stream| stream.contains(&true))) {
         return Err(AttachError::NothingShown);
     }
     let listening = Arc::new(Mutex::new(Listening {
@@ -168,6 +170,7 @@ pub fn collect_inputs(
     for (index, site) in plan.sites.iter().enumerate() {
         let ear = Ear {
             site: index,
+            stream: model.stream(&site.name),
             inp: site.shape[1],
             wanted,
             rank: rank(site),
@@ -199,12 +202,12 @@ pub fn collect_inputs(
 }
 
 /// The passes; returns how many batches were run.
-fn listen(
-    model: &mut Decoder,
+fn listen<N: Network>(
+    model: &mut N,
     plan: &Plan,
     ears: &BTreeMap<&str, Arc<dyn InputObserver>>,
     listening: &Mutex<Listening>,
-    batches: &[Calibration],
+    batches: &[Calibration<N::Batch>],
 ) -> Result<usize, AttachError> {
     let mut run = 0;
     loop {
@@ -229,7 +232,7 @@ fn listen(
             listening.shown.clone_from(&batch.shown);
             listening.last = None;
         }
-        model.show_inputs(&batch.tokens, &batch.layout)?;
+        model.show_inputs(&batch.batch)?;
         if let Some((site, error)) = lock(listening).failed.take() {
             let name = plan.sites.get(site).map_or("", |site| site.name.as_str());
             return Err(AttachError::inputs(name)(error));

@@ -14,6 +14,7 @@ mod ranks;
 mod spectrum;
 mod start;
 mod survey;
+mod switch;
 mod targets;
 
 pub use collect::{Calibration, Gradients, admits_passes, collect};
@@ -26,4 +27,5 @@ pub use ranks::largest_rank;
 pub use spectrum::Spectrum;
 pub use start::Collected;
 pub use survey::{Candidate, Looked, Survey, Tried, Wanted, survey};
+pub use switch::{activate, mounted};
 pub use targets::Targets;

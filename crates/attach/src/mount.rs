@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lowrank_adapt::{Adapter, Form, Linear, Offset, Part, Site as FormSite, Takes};
 use lowrank_init::Initialiser;
-use lowrank_models::Decoder;
+use lowrank_models::Network;
 use lowrank_record::{Report, Seed};
 use lowrank_store::peft::{Factor, Place};
 use lowrank_tensor::{Matrix, Var};
@@ -65,8 +65,8 @@ impl Way<'_> {
 ///
 /// # Errors
 /// [`AttachError`] naming the layer. Nothing is mounted unless every layer could be started.
-pub fn attach(
-    model: &mut Decoder,
+pub fn attach<N: Network>(
+    model: &mut N,
     plan: &Plan,
     way: Way<'_>,
     collected: Collected<'_>,
@@ -105,8 +105,8 @@ pub struct StoredStart {
 ///
 /// # Errors
 /// [`AttachError`] naming the layer that is missing, or whose parts do not fit.
-pub fn attach_stored(
-    model: &mut Decoder,
+pub fn attach_stored<N: Network>(
+    model: &mut N,
     plan: &Plan,
     starts: Vec<StoredStart>,
     form: &dyn Form,
@@ -155,25 +155,25 @@ fn of_shape(site: &Site, values: Vec<f32>) -> Result<Matrix, AttachError> {
     Matrix::from_f32(values, site.shape).map_err(|_| AttachError::StoredBase { site: site.name.clone() })
 }
 
-/// The largest rows and columns over all layers of the plan, each by itself.
-fn largest(plan: &Plan) -> [usize; 2] {
-    let side = |axis: usize| plan.sites.iter().map(|site| site.shape[axis]).max().unwrap_or(0);
-    [side(0), side(1)]
+/// The largest rows, columns and rank over all layers of the plan, each by itself.
+fn largest(plan: &Plan) -> [usize; 3] {
+    let most = |of: &dyn Fn(&Site) -> usize| plan.sites.iter().map(of).max().unwrap_or(0);
+    [most(&|site| site.shape[0]), most(&|site| site.shape[1]), most(&|site| site.rank)]
 }
 
 fn form_site<'a>(
     site: &'a Site,
     base: &'a Matrix,
     seed: Seed,
-    largest: [usize; 2],
+    largest: [usize; 3],
     device: &'a lowrank_tensor::Device,
 ) -> FormSite<'a> {
     FormSite { name: &site.name, base, rank: site.rank, scale: site.scale, seed, largest, device }
 }
 
 /// Builds every adapter first and mounts them then, so that a layer that refuses its adapter leaves the model as it was.
-fn mount_all(
-    model: &mut Decoder,
+fn mount_all<N: Network>(
+    model: &mut N,
     plan: &Plan,
     started: Vec<Started>,
     form: &dyn Form,
@@ -209,8 +209,8 @@ fn mount_all(
 }
 
 /// Puts built adapters into their slots, which have been asked.
-fn put(
-    model: &mut Decoder,
+fn put<N: Network>(
+    model: &mut N,
     mut built: BTreeMap<String, (Option<Matrix>, Box<dyn Adapter>)>,
     name: &str,
 ) -> Result<(), AttachError> {
@@ -233,8 +233,8 @@ fn put(
 /// # Errors
 /// [`AttachError::UnknownSite`] or [`AttachError::SiteShape`] when they were made for another model,
 /// [`AttachError::Beside`] for a bias beside the factors. The model is then as it was.
-pub fn restore(
-    model: &mut Decoder,
+pub fn restore<N: Network>(
+    model: &mut N,
     factors: &[Factor],
     scale: &dyn Fn(&str) -> f64,
     form: &dyn Form,
@@ -275,8 +275,8 @@ pub struct StoredParts {
 ///
 /// # Errors
 /// As [`restore`]; [`AttachError::Adapt`] for parts that are not the form's. The model is then as it was.
-pub fn restore_parts(
-    model: &mut Decoder,
+pub fn restore_parts<N: Network>(
+    model: &mut N,
     stored: Vec<StoredParts>,
     scale: &dyn Fn(&str) -> f64,
     form: &dyn Form,
@@ -286,10 +286,10 @@ pub fn restore_parts(
     let sites: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
     let of =
         |module: &str| sites.get(module).copied().ok_or_else(|| AttachError::UnknownSite(module.to_owned()));
-    let mut largest = [0; 2];
+    let mut largest = [0; 3];
     for each in &stored {
-        let shape = of(&each.module)?.shape();
-        largest = [largest[0].max(shape[0]), largest[1].max(shape[1])];
+        let [out, inp] = of(&each.module)?.shape();
+        largest = [largest[0].max(out), largest[1].max(inp), largest[2].max(each.rank)];
     }
     let mut built = BTreeMap::new();
     for StoredParts { module, shape, rank, parts } in stored {

@@ -1,6 +1,6 @@
 //! What will be adapted, at which rank and scale: decided before anything is computed.
 
-use lowrank_models::Decoder;
+use lowrank_models::Network;
 use lowrank_record::scale;
 use lowrank_store::peft::pattern_key;
 
@@ -46,8 +46,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`AttachError`] naming the target, pattern or rank that cannot be used.
-    pub fn new(
-        model: &Decoder,
+    pub fn new<N: Network>(
+        model: &N,
         targets: &Targets,
         rank: usize,
         alpha: f64,

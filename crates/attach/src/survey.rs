@@ -14,7 +14,7 @@ use lowrank_init::{Evidence, Gradient, Initialiser, Inputs, Site as InitSite, St
 use lowrank_linalg::{
     Components, LinalgError, Moments, OuterProducts, Sketch, energy, finite, randomised_svd,
 };
-use lowrank_models::{Decoder, Recompute};
+use lowrank_models::{Network, Recompute};
 use lowrank_record::{Need, Report, Seed};
 use lowrank_tensor::Matrix;
 use lowrank_tensor::ops::Observer;
@@ -82,7 +82,7 @@ pub struct Survey {
     pub loss: f64,
     /// Tokens that carry loss.
     pub weight: f64,
-    /// Tokens whose inputs were looked at.
+    /// Tokens (or patches) whose inputs were looked at.
     pub tokens: usize,
 }
 
@@ -90,37 +90,33 @@ pub struct Survey {
 ///
 /// # Errors
 /// [`AttachError`] naming the layer, or what the model says. What a candidate alone cannot do is told with the layer.
-pub fn survey(
-    model: &mut Decoder,
+pub fn survey<N: Network>(
+    model: &mut N,
     plan: &Plan,
-    batch: &Calibration,
+    batch: &Calibration<N::Batch>,
     recompute: Recompute,
     wanted: Wanted,
     seed: Seed,
 ) -> Result<Survey, AttachError> {
-    let weight = batch.weight();
+    let weight = model.weight(&batch.batch);
     if weight <= 0.0 {
         return Err(AttachError::NoLoss);
     }
-    let shown: Vec<usize> = (0..batch.shown.len()).filter(|&token| batch.shown[token]).collect();
-    if shown.is_empty() {
+    if !batch.shown.iter().all(|stream| stream.contains(&true)) {
         return Err(AttachError::NothingShown);
     }
-    let shared = Arc::new(Shared {
-        wanted,
-        weight,
-        tokens: shown.len(),
-        shown,
-        last: Mutex::new(None),
-        seed: seed.at("attach", "survey"),
-    });
+    let places = |stream: &Vec<bool>| (0..stream.len()).filter(|&row| stream[row]).collect();
+    let shown: Vec<Vec<usize>> = batch.shown.iter().map(places).collect();
+    let shared =
+        Arc::new(Shared { wanted, weight, shown, last: Mutex::new(None), seed: seed.at("attach", "survey") });
     let sites: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
     let mut eyes: BTreeMap<String, Arc<Eye>> = BTreeMap::new();
     for site in &plan.sites {
-        let weight = frozen(&sites, site)?.clone();
+        let (weight, stream) = (frozen(&sites, site)?.clone(), model.stream(&site.name));
         let eye = Eye {
             site: site.clone(),
             weight,
+            stream,
             shared: Arc::clone(&shared),
             found: Mutex::new(None),
             times: AtomicUsize::new(0),
@@ -128,9 +124,10 @@ pub fn survey(
         eyes.insert(site.name.clone(), Arc::new(eye));
     }
     observe(model, &|name| eyes.get(name).map(|eye| Arc::clone(eye) as Arc<dyn Observer>));
-    let passed = model.gradients(&batch.tokens, &batch.targets, &batch.layout, recompute, true, &mut |_| {});
+    let passed = model.gradients(&batch.batch, recompute, true, &mut |_| {});
     observe(model, &|_| None);
     let passed = passed?;
+    let tokens = shared.shown.first().map_or(0, Vec::len);
     let mut looked = Vec::with_capacity(plan.sites.len());
     for site in &plan.sites {
         let eye = eyes.get(&site.name);
@@ -141,7 +138,7 @@ pub fn survey(
         let found = found.ok_or_else(|| AttachError::NotReached { site: site.name.clone() })?;
         looked.push(found.map_err(AttachError::evidence(&site.name))?);
     }
-    Ok(Survey { sites: looked, loss: passed.loss_sum / weight, weight, tokens: shared.tokens })
+    Ok(Survey { sites: looked, loss: passed.loss_sum / weight, weight, tokens })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,9 +149,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Shared {
     wanted: Wanted,
     weight: f64,
-    tokens: usize,
-    /// The tokens whose inputs are looked at.
-    shown: Vec<usize>,
+    /// The rows of each stream whose inputs are looked at.
+    shown: Vec<Vec<usize>>,
     /// The inputs that were looked at last, and what was found.
     last: Mutex<Option<(Mat<f32>, Arc<Fed>)>>,
     seed: Seed,
@@ -176,6 +172,7 @@ struct Fed {
 struct Eye {
     site: Site,
     weight: Matrix,
+    stream: usize,
     shared: Arc<Shared>,
     found: Mutex<Option<Result<Looked, LinalgError>>>,
     /// How often the backward pass came here.
@@ -243,7 +240,10 @@ impl Eye {
     /// What was found of these inputs: by the layer before, if it was fed the same.
     fn fed(&self, x: MatRef<'_, f32>) -> Result<Arc<Fed>, LinalgError> {
         let shared = &self.shared;
-        let rows = Mat::from_fn(shared.shown.len(), x.ncols(), |i, j| x[(shared.shown[i], j)]);
+        let rows = match shared.shown.get(self.stream) {
+            Some(shown) => Mat::from_fn(shown.len(), x.ncols(), |i, j| x[(shown[i], j)]),
+            None => x.to_owned(),
+        };
         let last = lock(&shared.last).take();
         if let Some((before, fed)) = last
             && fed.rank >= self.site.rank

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
     AppError, Progress as _, advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge,
-    options as recipe, pretrain, reference, tune,
+    options as recipe, pretrain, reference, study, tune,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +50,10 @@ pub fn command() -> Command {
         .subcommand(plain::<advise::Advise>(
             "advise",
             "Look at a model and its data in one pass: spectra, what starts see of the gradient, ranks, memory",
+        ))
+        .subcommand(with_recipe::<study::Study>(
+            "study",
+            "See whether a paper's claim holds: its scaled-down experiment, or a verdict on a comparison",
         ))
         .subcommand(plain::<merge::Merge>("merge", "Write the model with an adapter merged into its weights"))
         .subcommand(plain::<combine::Combine>(
@@ -164,6 +168,16 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
             }
             show_result(&compare::compare(&options, &mut terminal)?, json)
         }
+        "study" => {
+            let options = options::<study::Study>(matches)?;
+            if matches.get_flag("print-recipe") {
+                return print_out(&study::recipe(&options)?);
+            }
+            if matches.get_flag("dry-run") {
+                return show_result(&study::dry_run(&options)?, json);
+            }
+            show_result(&study::study(&options, &mut terminal)?, json)
+        }
         "pretrain" => {
             let options = options::<pretrain::Pretrain>(matches)?;
             if matches.get_flag("print-recipe") {
@@ -192,9 +206,11 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
                 return show_result(&outcome, true);
             }
             print_out("\n")?;
-            let speed =
-                outcome.tokens_per_second.map_or_else(String::new, |speed| format!(", {speed:.1} tokens/s"));
-            terminal.say(&format!("{} tokens behind {}{speed}", outcome.tokens, outcome.prompt_tokens));
+            for result in &outcome.results {
+                let speed = result.tokens_per_second;
+                let speed = speed.map_or_else(String::new, |speed| format!(", {speed:.1} tokens/s"));
+                terminal.say(&format!("{} tokens behind {}{speed}", result.tokens, result.prompt_tokens));
+            }
             Ok(())
         }
         "list" => show_result(&catalogue::list(), json),

@@ -81,7 +81,7 @@ fn what_cannot_be_advised_is_refused() {
 }
 
 /// Every method of `lowrank list`, with what it needs beside its name.
-const METHODS: [&[&str]; 30] = [
+const METHODS: [&[&str]; 31] = [
     &["lora"],
     &["lora-gaussian"],
     &["lora-orthogonal"],
@@ -112,6 +112,7 @@ const METHODS: [&[&str]; 30] = [
     &["oft"],
     &["boft"],
     &["full"],
+    &["adalora"],
 ];
 
 #[test]
@@ -134,7 +135,8 @@ fn a_dry_run_counts_what_is_trained() {
             "--layers",
             "0-1",
         ];
-        let own = ["--out", &out, "--overwrite", "--method"];
+        // Steps enough for a form that plans over them.
+        let own = ["--steps", "40", "--out", &out, "--overwrite", "--method"];
         let all = [&fixed[..], &flags, &own, method].concat();
         let planned = json(&folder.succeed(&[&all[..], &["--dry-run"]].concat()));
         let begun = json(&folder.succeed(&all));

@@ -36,7 +36,6 @@ fn names() {
     folder.refuse(&tune(&["--form", "lorra"]), 2, &["lorra", "did you mean lora?"]);
     folder.refuse(&tune(&["--form", "ia3", "--init", "pissa"]), 2, &["ia3", "makes its own start", "pissa"]);
     folder.refuse(&tune(&["--method", "loftq"]), 2, &["loftq", "--base-out"]);
-    folder.refuse(&tune(&["--form", "adalora"]), 2, &["adalora", "prune"]);
     // Judged before anything is computed, and by a dry run too.
     let exact = ["--init-option", "svd=exact", "--calibration-batch", "1", "--dry-run"];
     folder.refuse(&[&tune(&["--packing", "false"])[..], &exact].concat(), 2, &["svd = exact", "svd = fast"]);

@@ -130,12 +130,17 @@ impl Encoder {
 
     /// All blocks: `[n, hidden] -> [n, hidden]`.
     fn run(&self, h: Tensor<2>, input: &Input) -> Tensor<2> {
+        let attention = self.attention(input);
+        self.blocks.iter().fold(h, |h, block| self.block(block, h, &attention))
+    }
+
+    /// Every token of a sequence sees every other that is no padding.
+    fn attention(&self, input: &Input) -> FullAttention {
         let heads = self.config.heads;
-        let attention = FullAttention {
+        FullAttention {
             visible: input.visible.as_ref().map(|visible| visible.clone().into()),
             ..FullAttention::dense(input.batch, input.time, heads, self.config.hidden / heads)
-        };
-        self.blocks.iter().fold(h, |h, block| self.block(block, h, &attention))
+        }
     }
 
     fn block(&self, block: &Block, h: Tensor<2>, attention: &FullAttention) -> Tensor<2> {
@@ -193,5 +198,29 @@ impl Network for Encoder {
         let h = network::begin(self.embed(&batch.input)?, recompute, track_all, "an encoder")?;
         let (loss, weight) = self.loss(self.run(h, &batch.input), batch)?;
         Ok(network::end(&loss, weight, collect))
+    }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        batch.labels.weight(batch.input.batch)
+    }
+
+    fn show_inputs(&self, batch: &Batch) -> Result<(), ModelError> {
+        let input = &batch.input;
+        let h = self.embed(input)?.inner();
+        if self.head.linears().iter().any(|(_, linear)| linear.shows_inputs()) {
+            self.loss(self.run(h, input), batch)?;
+            return Ok(());
+        }
+        let shows = |block: &Block| block.linears().iter().any(|linear| linear.shows_inputs());
+        let blocks = self.blocks.iter().rposition(shows).map_or(0, |index| index + 1);
+        let attention = self.attention(input);
+        self.blocks[..blocks].iter().fold(h, |h, block| self.block(block, h, &attention));
+        Ok(())
+    }
+
+    /// The blocks are fed a row for each token, a classifier one for each sequence and a masked-language head one for each token
+    /// that carries loss.
+    fn stream(&self, site: &str) -> usize {
+        usize::from(self.head.linears().iter().any(|(name, _)| name == site))
     }
 }

@@ -156,6 +156,14 @@ pub enum ModelError {
         /// Why it cannot be taken.
         problem: String,
     },
+    /// Layers that do not follow each other.
+    #[error(
+        "weights [out, in] of {shapes:?} make no network: each layer takes as many values as the one before it gives"
+    )]
+    Layers {
+        /// The shapes, first to last.
+        shapes: Vec<[usize; 2]>,
+    },
     /// A network that keeps its activations.
     #[error("{0} keeps all its activations; take recompute = nothing")]
     Recompute(&'static str),

@@ -1,5 +1,7 @@
 //! What adapters and evidence need of any network: its linear layers by name, and the gradients of its loss.
 
+use std::sync::Arc;
+
 use lowrank_adapt::Linear;
 use lowrank_tensor::ops::{Layout, Targets};
 use lowrank_tensor::{Device, Gradients, Tensor};
@@ -39,6 +41,22 @@ pub trait Network {
         track_all: bool,
         collect: &mut dyn FnMut(&mut Gradients),
     ) -> Result<Passed, ModelError>;
+
+    /// The weight of what carries loss in a batch: what [`Network::gradients`] will say of it, known beforehand.
+    fn weight(&self, batch: &Self::Batch) -> f64;
+
+    /// Runs forward as far as a layer shows its inputs ([`Linear::observe_inputs`]), and no further. Nothing is recorded.
+    ///
+    /// # Errors
+    /// [`ModelError`] for a batch that does not fit the network.
+    fn show_inputs(&self, batch: &Self::Batch) -> Result<(), ModelError>;
+
+    /// Of which stream of rows a site is fed: 0 for the tokens or patches, which most networks have alone. Each stream has its
+    /// own padding.
+    fn stream(&self, site: &str) -> usize {
+        let _ = site;
+        0
+    }
 }
 
 /// Text for a decoder.
@@ -80,6 +98,14 @@ impl Network for Decoder {
     ) -> Result<Passed, ModelError> {
         Decoder::gradients(self, &batch.tokens, &batch.targets, &batch.layout, recompute, track_all, collect)
     }
+
+    fn weight(&self, batch: &Text) -> f64 {
+        weight_of(&batch.targets)
+    }
+
+    fn show_inputs(&self, batch: &Text) -> Result<(), ModelError> {
+        Decoder::show_inputs(self, &batch.tokens, &batch.layout)
+    }
 }
 
 /// A first hidden state, ready to be differentiated through.
@@ -108,7 +134,9 @@ pub(crate) fn end(loss: &Tensor<1>, weight: f64, collect: &mut dyn FnMut(&mut Gr
 /// The summed weight of the rows that carry loss.
 pub(crate) fn weight_of(targets: &Targets) -> f64 {
     let weighted = (0..targets.ids.len()).filter(|&row| targets.ids[row] >= 0);
-    let weight = |row: usize| targets.weights.as_ref().map_or(1.0, |weights| f64::from(weights[row]));
+    // A weight that is not there is refused by the network.
+    let given = |weights: &Arc<[f32]>, row: usize| weights.get(row).copied().map_or(0.0, f64::from);
+    let weight = |row: usize| targets.weights.as_ref().map_or(1.0, |weights| given(weights, row));
     weighted.map(weight).sum()
 }
 

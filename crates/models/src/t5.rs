@@ -221,4 +221,28 @@ impl Network for T5 {
         let loss = self.loss(h, &batch.targets)?;
         Ok(network::end(&loss, network::weight_of(&batch.targets), collect))
     }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        network::weight_of(&batch.targets)
+    }
+
+    fn show_inputs(&self, batch: &Batch) -> Result<(), ModelError> {
+        let states = self.encode(&batch.source)?;
+        self.check_batch(batch)?;
+        let head = self.head.as_ref().filter(|head| head.shows_inputs());
+        if head.is_some() || self.decoder.sites().any(|(_, linear)| linear.shows_inputs()) {
+            let h = self.write(&batch.source, states, self.embed(&batch.tokens));
+            if let Some(head) = head {
+                head.show_inputs(&h);
+            }
+        }
+        Ok(())
+    }
+
+    /// 0: the tokens of the source, which the encoder and the keys and values of the cross-attention are fed; 1: those of the
+    /// answer.
+    fn stream(&self, site: &str) -> usize {
+        let of_source = |part: &str| site.ends_with(&format!("EncDecAttention.{part}"));
+        usize::from(!site.starts_with("encoder.") && !of_source("k") && !of_source("v"))
+    }
 }

@@ -8,6 +8,7 @@
 pub mod config;
 mod images;
 mod load;
+pub mod names;
 mod positions;
 
 use lowrank_adapt::Linear;
@@ -17,6 +18,7 @@ use lowrank_tensor::{Device, Gradients, Matrix, Tensor, from_rows};
 pub use config::{Config, Family};
 pub use images::{Batch, Images};
 pub use load::Purpose;
+use names::Naming;
 
 use crate::network::{self, Network};
 use crate::norm::LayerNorm;
@@ -27,7 +29,7 @@ pub struct Vision {
     /// Shape and constants.
     pub config: Config,
     device: Device,
-    /// `vit.`, `deit.` or `dinov2.`, or nothing where the file has no head.
+    /// What stands before the names of the layers: `vit.`, `deit.` or `dinov2.`, or nothing where the network is a base alone.
     prefix: String,
     /// `[hidden, channels · rows · columns]`: the kernels of the patch convolution. Its bias is `[1, hidden]`.
     projection: Matrix,
@@ -76,36 +78,19 @@ enum Head {
     },
 }
 
-/// The linear layers of a block by their checkpoint names, in the order in which they run.
-#[must_use]
-pub fn names(family: Family) -> [&'static str; 6] {
-    let (inner, outer) = match family {
-        Family::Vit | Family::Deit => ("intermediate.dense", "output.dense"),
-        Family::Dinov2 => ("mlp.fc1", "mlp.fc2"),
-    };
-    [
-        "attention.attention.query",
-        "attention.attention.key",
-        "attention.attention.value",
-        "attention.output.dense",
-        inner,
-        outer,
-    ]
-}
-
 /// Width of what the head sees.
 fn features(config: &Config) -> usize {
     if config.family == Family::Dinov2 { 2 * config.hidden } else { config.hidden }
 }
 
 impl Block {
-    /// The linear layers in the order of [`names`].
+    /// The linear layers in the order of [`names::LINEARS`].
     #[must_use]
     pub fn linears(&self) -> [&Linear; 6] {
         [&self.query, &self.key, &self.value, &self.output, &self.inner, &self.outer]
     }
 
-    /// The linear layers in the order of [`names`], to mount adapters on.
+    /// The linear layers in the order of [`names::LINEARS`], to mount adapters on.
     pub fn linears_mut(&mut self) -> [&mut Linear; 6] {
         [&mut self.query, &mut self.key, &mut self.value, &mut self.output, &mut self.inner, &mut self.outer]
     }
@@ -177,10 +162,15 @@ impl Vision {
 
     /// All blocks and the last norm: `[n, hidden] -> [n, hidden]`.
     fn run(&self, h: Tensor<2>, batch: usize) -> Tensor<2> {
-        let heads = self.config.heads;
-        let attention = FullAttention::dense(batch, h.dims()[0] / batch, heads, self.config.hidden / heads);
+        let attention = self.attention(batch, h.dims()[0]);
         let h = self.blocks.iter().fold(h, |h, block| self.block(block, h, &attention));
         self.norm.apply(h)
+    }
+
+    /// Every token of an image sees every other: `n` rows of `batch` images.
+    fn attention(&self, batch: usize, n: usize) -> FullAttention {
+        let heads = self.config.heads;
+        FullAttention::dense(batch, n / batch, heads, self.config.hidden / heads)
     }
 
     fn block(&self, block: &Block, h: Tensor<2>, attention: &FullAttention) -> Tensor<2> {
@@ -233,9 +223,9 @@ impl Network for Vision {
     fn sites(&self) -> Vec<(String, &Linear)> {
         let mut sites: Vec<(String, &Linear)> = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {
-            let named = names(self.config.family).into_iter().zip(block.linears());
-            let at = |name: &str| format!("{}encoder.layer.{layer}.{name}", self.prefix);
-            sites.extend(named.map(|(name, linear)| (at(name), linear)));
+            let at = format!("{}{}", self.prefix, Naming::Modules.block(self.config.family, layer));
+            let named = names::LINEARS.into_iter().zip(block.linears());
+            sites.extend(named.map(|(name, linear)| (format!("{at}{name}"), linear)));
         }
         sites.extend(self.head.linears().into_iter().map(|(name, linear)| (name.clone(), linear)));
         sites
@@ -244,9 +234,9 @@ impl Network for Vision {
     fn sites_mut(&mut self) -> Vec<(String, &mut Linear)> {
         let mut sites: Vec<(String, &mut Linear)> = Vec::new();
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            let named = names(self.config.family).into_iter().zip(block.linears_mut());
-            let at = |name: &str| format!("{}encoder.layer.{layer}.{name}", self.prefix);
-            sites.extend(named.map(|(name, linear)| (at(name), linear)));
+            let at = format!("{}{}", self.prefix, Naming::Modules.block(self.config.family, layer));
+            let named = names::LINEARS.into_iter().zip(block.linears_mut());
+            sites.extend(named.map(|(name, linear)| (format!("{at}{name}"), linear)));
         }
         sites.extend(self.head.linears_mut().into_iter().map(|(name, linear)| (name.clone(), linear)));
         sites
@@ -271,5 +261,27 @@ impl Network for Vision {
         let h = network::begin(self.embed(&batch.images)?, recompute, track_all, "a vision transformer")?;
         let (loss, weight) = self.loss(self.run(h, batch.images.batch), batch)?;
         Ok(network::end(&loss, weight, collect))
+    }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        network::weight_of(&batch.targets)
+    }
+
+    fn show_inputs(&self, batch: &Batch) -> Result<(), ModelError> {
+        let h = self.embed(&batch.images)?.inner();
+        if self.head.linears().iter().any(|(_, linear)| linear.shows_inputs()) {
+            self.answer(self.run(h, batch.images.batch), batch.images.batch);
+            return Ok(());
+        }
+        let shows = |block: &Block| block.linears().iter().any(|linear| linear.shows_inputs());
+        let blocks = self.blocks.iter().rposition(shows).map_or(0, |index| index + 1);
+        let attention = self.attention(batch.images.batch, h.dims()[0]);
+        self.blocks[..blocks].iter().fold(h, |h, block| self.block(block, h, &attention));
+        Ok(())
+    }
+
+    /// The head is fed a row for each image, the blocks one for each token and patch.
+    fn stream(&self, site: &str) -> usize {
+        usize::from(self.head.linears().iter().any(|(name, _)| name == site))
     }
 }

@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::CheckpointError;
 use crate::export::Refusal;
 use crate::gguf::GgufError;
+use crate::image::ImageError;
+use crate::image::idx::IdxError;
 use crate::peft::PeftError;
 use crate::safetensors::{IndexError, SafetensorsError};
 
@@ -128,6 +130,22 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         cause: GgufError,
+    },
+    /// A file that is no image that we read.
+    #[error("{}: {cause}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: ImageError,
+    },
+    /// A damaged IDX file.
+    #[error("{}: {cause}", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: IdxError,
     },
     /// A damaged or unsuitable adapter.
     #[error("{}: {cause}", path.display())]

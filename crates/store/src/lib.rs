@@ -10,6 +10,7 @@ mod error;
 pub mod export;
 pub mod gguf;
 pub mod hash;
+pub mod image;
 pub mod json;
 pub mod jsonl;
 mod mapped;

@@ -222,6 +222,46 @@ pub enum TaskError {
         /// What is wrong and what was expected.
         problem: String,
     },
+    /// Text for a model that reads one text and writes another.
+    #[error(
+        "{kind} records are no pairs: an encoder–decoder learns from prompt/completion or question/answer"
+    )]
+    NoPair {
+        /// Kind of record.
+        kind: &'static str,
+    },
+    /// An image processor's configuration that cannot be followed.
+    #[error("preprocessor_config.json: `{key}` {problem}")]
+    Processor {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what is supported.
+        problem: String,
+    },
+    /// An image that the model's processor cannot make an input of.
+    #[error("{place}: {problem}")]
+    Picture {
+        /// Which image: its file, or its number in a file.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Images of one class: nothing can be told apart.
+    #[error("all {images} images are of the class {class:?}: a classifier needs at least two classes")]
+    OneClass {
+        /// Images read.
+        images: usize,
+        /// Their class.
+        class: String,
+    },
+    /// A class that the model's head does not have.
+    #[error("the class {class:?} is none of the model's ({known}); rename it")]
+    UnknownClass {
+        /// The class of the data.
+        class: String,
+        /// Classes of the model.
+        known: String,
+    },
     /// A BIG-bench task file with another structure.
     #[error("BIG-bench task: {problem}")]
     BigBench {

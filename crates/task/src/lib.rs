@@ -8,6 +8,9 @@
 //! 3. [`split`]: some are held out.
 //! 4. [`BatchPlan`]: the batches of each epoch, fixed by a seed.
 //!
+//! [`tokenize_pairs`] is step 2 for models that read one text and write another. Images ([`LabelledPicture`]) are split like texts,
+//! walked through by an [`Order`], and made inputs of by the model's [`Processor`].
+//!
 //! This crate opens no file and knows no tensor; it takes what the file crate has read and gives vectors of numbers.
 
 mod batch;
@@ -15,6 +18,9 @@ mod big_bench;
 mod chat;
 mod error;
 mod example;
+mod order;
+mod pairs;
+mod picture;
 mod plain_text;
 mod question;
 mod record;
@@ -29,9 +35,12 @@ pub use big_bench::BigBench;
 pub use chat::{ChatTemplate, Date, LossOn, Marked};
 pub use error::TaskError;
 pub use example::{Dataset, Example, Format, Layout, end_of_turn, prompt, tokenize};
+pub use order::Order;
+pub use pairs::{PairBatch, tokenize_pairs};
+pub use picture::{Classes, LabelledPicture, Picture, PictureBatch, Processor, Scored, image_scores};
 pub use plain_text::tokenize_plain_text;
 pub use question::{Question, TokenizedQuestion, read_questions};
 pub use record::{Kind, Record, Records, read_records};
-pub use split::{HeldOut, Pick, Split, split};
+pub use split::{HeldOut, Pick, Sample, Split, split};
 pub use summary::{Summary, marked_text};
 pub use tokenizer::{Cut, GgufVocabulary, SpecialTokens, Stream, Tokenizer, generation_eos};

@@ -31,23 +31,40 @@ pub enum Pick {
     End,
 }
 
+/// What can be held out.
+pub trait Sample {
+    /// What it holds.
+    type Content: Ord + ?Sized;
+
+    /// What it holds; samples of equal content are copies of each other.
+    fn content(&self) -> &Self::Content;
+}
+
+impl Sample for Example {
+    type Content = [u32];
+
+    fn content(&self) -> &[u32] {
+        &self.tokens
+    }
+}
+
 /// Examples to train on and examples held out, each in file order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
+pub struct Split<T = Example> {
     /// To train on.
-    pub train: Vec<Example>,
+    pub train: Vec<T>,
     /// To evaluate on.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<T>,
 }
 
 /// Holds examples out. The same examples and seed give the same split.
 ///
-/// Examples with the same tokens are not told apart: a copy of a held-out example is held out too, beyond the number that was
+/// Examples with the same content are not told apart: a copy of a held-out example is held out too, beyond the number that was
 /// asked for where there are copies.
 ///
 /// # Errors
 /// [`TaskError::Setting`] for a share not between 0 and 1, [`TaskError::Split`] when either side would be empty.
-pub fn split(examples: Vec<Example>, held_out: HeldOut, pick: Pick) -> Result<Split, TaskError> {
+pub fn split<T: Sample>(examples: Vec<T>, held_out: HeldOut, pick: Pick) -> Result<Split<T>, TaskError> {
     let count = match held_out {
         HeldOut::Count(count) => count,
         // Without the small number, 0.1 of 30 in floating point would round up to 4.
@@ -78,10 +95,10 @@ pub fn split(examples: Vec<Example>, held_out: HeldOut, pick: Pick) -> Result<Sp
 }
 
 /// Whether each example is held out: `count` of them drawn, with their copies.
-fn drawn(examples: &[Example], count: usize, seed: Seed) -> Vec<bool> {
-    let mut copies: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
+fn drawn<T: Sample>(examples: &[T], count: usize, seed: Seed) -> Vec<bool> {
+    let mut copies: BTreeMap<&T::Content, Vec<usize>> = BTreeMap::new();
     for (index, example) in examples.iter().enumerate() {
-        copies.entry(&example.tokens).or_default().push(index);
+        copies.entry(example.content()).or_default().push(index);
     }
     let (mut out, mut held) = (vec![false; examples.len()], 0);
     for index in seed.at("split", "held_out").permutation(examples.len()) {
@@ -89,7 +106,7 @@ fn drawn(examples: &[Example], count: usize, seed: Seed) -> Vec<bool> {
             break;
         }
         if !out[index] {
-            let same = &copies[examples[index].tokens.as_slice()];
+            let same = &copies[examples[index].content()];
             same.iter().for_each(|&copy| out[copy] = true);
             held += same.len();
         }

@@ -58,7 +58,7 @@ mod trainer;
 pub use checkpoint::checkpoints;
 pub use clip::{clip_factor, global_norm};
 pub use error::TrainError;
-pub use objective::{Evaluated, Evaluation, Failure, Group, Objective, Parameter};
+pub use objective::{Evaluated, Evaluation, Failure, Group, Objective, Parameter, Row, Stepped};
 pub use observer::{Best, Event, Observer, Outcome, Resumed, Skipped, Step, Stop, Stopped};
 pub use optimiser::{ALL, AdamW, Buffer, Method, Optimiser, OptimiserCard, Sgd, Update};
 pub use schedule::{Schedule, Shape};

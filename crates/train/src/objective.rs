@@ -56,11 +56,27 @@ pub struct Evaluation {
     pub weight: f64,
 }
 
+/// A step that the optimiser has made.
+#[derive(Debug)]
+pub struct Stepped<'a> {
+    /// The step, from 1.
+    pub step: u64,
+    /// The new values, one row of numbers for each parameter, in the order of [`Objective::parameters`]; they may be changed.
+    pub values: Vec<&'a mut [f32]>,
+    /// The summed gradients of the step, in the same order.
+    pub gradients: &'a [Vec<f32>],
+    /// What made of them the gradient that the optimiser was given: the mean, clipped.
+    pub scale: f64,
+}
+
+/// Numbers of an objective by name.
+pub type Row = (String, Vec<f32>);
+
 /// Something that can be trained.
 ///
-/// The trainer keeps the values; an objective holds whatever was last assigned. Nothing here is random and nothing is
-/// remembered between calls: data order, dropout and the like are functions of `(step, micro)`, which is what makes a
-/// resumed run equal to one that was never interrupted.
+/// The trainer keeps the values; an objective holds whatever was last assigned. Nothing here is random: data order, dropout and
+/// the like are functions of `(step, micro)`. What is remembered from step to step is shown as [`Objective::rows`], which
+/// checkpoints keep. Both make a resumed run equal to one that was never interrupted.
 pub trait Objective {
     /// The trainable tensors in a fixed order, with the values they start from; read once, at the start.
     fn parameters(&self) -> Vec<Parameter>;
@@ -78,6 +94,33 @@ pub trait Objective {
     /// Whatever keeps the objective from computing them. A loss that is not finite is not an error here: the trainer
     /// sees it and names the step.
     fn gradients(&mut self, step: u64, micro: u32) -> Result<Evaluated, Failure>;
+
+    /// Sees a step of the optimiser before its values are checked and assigned, and may change them.
+    ///
+    /// # Errors
+    /// Whatever keeps the objective from it.
+    fn after_step(&mut self, step: Stepped<'_>) -> Result<(), Failure> {
+        let _ = step;
+        Ok(())
+    }
+
+    /// What it remembers from step to step, by names of its own, in a fixed order.
+    fn rows(&self) -> Vec<Row> {
+        Vec::new()
+    }
+
+    /// Takes up what [`Objective::rows`] gave, in any order.
+    ///
+    /// # Errors
+    /// For rows that are not its own.
+    fn put_back(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+        match rows.into_iter().next() {
+            Some((name, _)) => {
+                Err(format!("the checkpoint holds {name}, which this run does not keep").into())
+            }
+            None => Ok(()),
+        }
+    }
 
     /// The held-out loss at the present values; called only where `eval_every` is set.
     ///

@@ -10,6 +10,9 @@ use crate::objective::Parameter;
 use crate::observer::{Event, Observer, Resumed};
 use crate::session::Session;
 
+/// Before the names of what the objective remembers.
+const ROW: &str = "row.";
+
 /// The open files of a run.
 pub(crate) struct Files {
     pub(crate) folder: PathBuf,
@@ -65,6 +68,14 @@ impl Session<'_> {
         for parameter in &mut self.parameters {
             parameter.value = take("value", parameter)?;
         }
+        let rows = tensors.iter_mut().filter_map(|(name, numbers)| {
+            Some((name.strip_prefix(ROW)?.to_owned(), std::mem::take(numbers)))
+        });
+        self.objective.put_back(rows.collect()).map_err(|source| TrainError::Objective {
+            step: state.step,
+            doing: "putting back what it remembers",
+            source,
+        })?;
         if state.touched.len() != self.parameters.len() {
             return Err(TrainError::Differs {
                 path,
@@ -106,6 +117,8 @@ impl Session<'_> {
         if let Some(best) = &self.best_values {
             tensors.extend(named("best", best));
         }
+        let rows = self.objective.rows().into_iter();
+        tensors.extend(rows.map(|(name, numbers)| (format!("{ROW}{name}"), [1, numbers.len()], numbers)));
         State { tensors, ..self.state.clone() }
     }
 }

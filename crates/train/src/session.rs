@@ -7,7 +7,7 @@ use crate::accumulate::Accumulator;
 use crate::checkpoint::{Fingerprint, State};
 use crate::clip::{clip_factor, global_norm};
 use crate::metrics::Line;
-use crate::objective::{Failure, Objective, Parameter};
+use crate::objective::{Failure, Objective, Parameter, Stepped};
 use crate::observer::{Best, Event, Observer, Outcome, Resumed, Step, Stopped};
 use crate::optimiser::{Optimiser, Update};
 use crate::persist::{Files, fresh_folder};
@@ -95,6 +95,11 @@ impl<'a> Session<'a> {
             };
             self.optimiser.update(at, &mut parameter.value, gradient, update);
         }
+        let values = self.parameters.iter_mut().map(|parameter| parameter.value.as_mut_slice()).collect();
+        let scale = factor / sums.weight;
+        self.objective
+            .after_step(Stepped { step, values, gradients: &sums.gradients, scale })
+            .map_err(|source| TrainError::Objective { step, doing: "looking at the step", source })?;
         check_values(step, &self.parameters)?;
         self.assign("taking the new values")?;
 

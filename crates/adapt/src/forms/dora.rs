@@ -5,8 +5,12 @@
 //! at step 0 is that of the start, whatever it is; with a shadow offset, that of the base.
 //!
 //! No `[out, in]` matrix is formed for the norms: `‖w + lR‖² = ‖w‖² + 2·l·(W Rᵀ) + l (R Rᵀ) lᵀ` for each row w of W and l of
-//! the scaled left factor, O(out·in·r) in place of a product, a sum and a copy of the weight. They are kept until a factor
-//! or the weight changes, so that the batches of an accumulated step, and generation, share them.
+//! the scaled left factor, O(out·in·r) in place of a product, a sum and a copy of the weight, all in f64: where the change
+//! cancels a row, what is left of it is still right. They are kept until a factor or the weight changes, so that the batches of
+//! an accumulated step, and generation, share them.
+//!
+//! A row of no more than a thousandth of `√(‖w‖² + ‖lR‖²)` has no direction that could be scaled: it is refused by name when
+//! an adapter begins, when it is restored, and by [`Adapter::check`] while it trains.
 //!
 //! Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024; PEFT's `tuners/lora/dora.py`.
 
@@ -14,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use lowrank_record::{Card, Kind, Options, Promise, Source};
 use lowrank_tensor::kernels::RowSource;
-use lowrank_tensor::{Matrix, Tensor, Var, from_rows, ops, to_rows};
+use lowrank_tensor::{DType, Matrix, Tensor, TensorData, Var, cpu, from_rows, ops, to_rows};
 
 use super::lora::{Factors, Lora, LoraAdapter};
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes, as_used};
@@ -43,6 +47,7 @@ static CARD: Card = Card {
         "no gradient flows through the norm, as in the authors' and PEFT's code",
         "the norms are found without forming an [out, in] matrix, and kept until a factor changes; PEFT forms one in each \
          forward",
+        "a row that the change cancels to a thousandth of its parts is refused; PEFT divides by what is left, or by zero",
         "the bias is not scaled, as in PEFT",
     ],
 };
@@ -82,11 +87,8 @@ impl Form for Dora {
         let shadow = offset == Offset::Shadow;
         let (left0, right0) = (shadow.then(|| left.clone()), shadow.then(|| right.clone()));
         let adapter = self.adapter(site, Factors { left, right, rank, left0, right0 });
-        let norms = adapter.norms(site.base, &adapter.lora.path());
-        if let Some(row) = norms.iter().position(|norm| *norm == 0.0) {
-            return Err(AdaptError::ZeroRow { form: CARD.name, row });
-        }
-        adapter.magnitude.assign(norms);
+        adapter.check(site.base)?;
+        adapter.magnitude.assign(adapter.norms(site.base, &adapter.lora.path()).0);
         Ok(Box::new(adapter))
     }
 
@@ -110,9 +112,13 @@ impl Form for Dora {
         stored.finish()?;
         let adapter = self.adapter(site, Factors { left, right, rank, left0, right0 });
         adapter.magnitude.assign(magnitude);
+        adapter.check(site.base)?;
         Ok(Box::new(adapter))
     }
 }
+
+/// The part of `√(‖w‖² + ‖lR‖²)` up to which a norm counts as cancelled.
+const CANCELLED: f64 = 1e-3;
 
 struct DoraAdapter {
     lora: LoraAdapter,
@@ -129,44 +135,66 @@ struct Norms {
     left: Vec<f32>,
     right: Vec<f32>,
     norms: Vec<f32>,
+    cancelled: Option<Cancelled>,
+}
+
+/// The first row without a direction.
+#[derive(Debug, Clone, Copy)]
+struct Cancelled {
+    row: usize,
+    norm: f64,
+    /// `√(‖w‖² + ‖lR‖²)`.
+    parts: f64,
 }
 
 impl DoraAdapter {
-    /// The norm of each row of `base + left · right`.
-    fn norms(&self, base: &Matrix, path: &LowRankPath) -> Vec<f32> {
+    /// The norm of each row of `base + left · right`, and the first that is cancelled.
+    fn norms(&self, base: &Matrix, path: &LowRankPath) -> (Vec<f32>, Option<Cancelled>) {
         let (left, right) = (to_rows(path.left.clone()), to_rows(path.right.clone()));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let energies = match kept.take() {
             Some(kept_norms) if kept_norms.base.is(base) => {
                 if kept_norms.left == left && kept_norms.right == right {
-                    return kept.insert(kept_norms).norms.clone();
+                    let kept = kept.insert(kept_norms);
+                    return (kept.norms.clone(), kept.cancelled);
                 }
                 kept_norms.energies
             }
             _ => energies(base),
         };
         let ([out, inp], [rank, _]) = (base.shape(), path.right.dims());
-        // [r, out]: the right factor takes the place of the inputs.
-        let cross = to_rows(ops::linear(path.right.clone().inner(), base, None, None));
+        // [r, out]: the right factor takes the place of the inputs. The weight and the factors are at hand on the CPU.
+        let wide =
+            TensorData::new(right.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>(), [rank, inp]);
+        let wide = Tensor::<2>::from_data(wide, (&cpu(), DType::F64));
+        let cross = ops::linear(wide, base, None, None).into_data().try_into_vec::<f64>().unwrap_or_default();
+        assert_eq!(cross.len(), rank * out, "a product of f64 gives f64");
         let row = |k: usize| &right[k * inp..(k + 1) * inp];
         let gram: Vec<f64> = (0..rank * rank).map(|at| dot(row(at / rank), row(at % rank))).collect();
-        let norms: Vec<f32> = (0..out)
-            .map(|i| {
-                let l = &left[i * rank..(i + 1) * rank];
-                let mut square = energies[i];
-                for (k, &value) in l.iter().enumerate() {
-                    let turned: f64 = l.iter().zip(&gram[k * rank..]).map(|(&l, &g)| f64::from(l) * g).sum();
-                    square += f64::from(value) * (2.0 * f64::from(cross[k * out + i]) + turned);
-                }
-                square.max(0.0).sqrt() as f32
-            })
-            .collect();
-        kept.insert(Norms { base: base.clone(), energies, left, right, norms }).norms.clone()
+        let (mut norms, mut cancelled) = (Vec::with_capacity(out), None);
+        for (i, &energy) in energies.iter().enumerate() {
+            let l = &left[i * rank..(i + 1) * rank];
+            let (mut crossed, mut added) = (0.0, 0.0);
+            for (k, &value) in l.iter().enumerate() {
+                let turned: f64 = l.iter().zip(&gram[k * rank..]).map(|(&l, &g)| f64::from(l) * g).sum();
+                crossed += f64::from(value) * cross[k * out + i];
+                added += f64::from(value) * turned;
+            }
+            let norm = (energy + 2.0 * crossed + added).max(0.0).sqrt();
+            let parts = (energy + added.max(0.0)).sqrt();
+            if cancelled.is_none() && norm <= CANCELLED * parts {
+                cancelled = Some(Cancelled { row: i, norm, parts });
+            }
+            norms.push(norm as f32);
+        }
+        let found = (norms.clone(), cancelled);
+        *kept = Some(Norms { base: base.clone(), energies, left, right, norms, cancelled });
+        found
     }
 
     /// `m / ‖·‖`, `[1, out]`, where the magnitude alone has a gradient.
     fn ratio(&self, base: &Matrix, path: &LowRankPath) -> Tensor<2> {
-        let norms = self.norms(base, path);
+        let (norms, _) = self.norms(base, path);
         let shape = [1, norms.len()];
         let magnitude = self.magnitude.tensor();
         let norms = from_rows(norms, shape, &magnitude.device().without_autodiff());
@@ -218,6 +246,15 @@ impl Adapter for DoraAdapter {
             weight * (ratio - 1.0) + low * ratio
         };
         base.to_f32().into_iter().zip(path.product()).enumerate().map(change).collect()
+    }
+
+    fn check(&self, base: &Matrix) -> Result<(), AdaptError> {
+        match self.norms(base, &self.lora.path()).1 {
+            Some(Cancelled { row, norm, parts }) => {
+                Err(AdaptError::NoDirection { form: CARD.name, row, norm, parts })
+            }
+            None => Ok(()),
+        }
     }
 
     fn trainable(&self) -> Vec<(&'static str, Var)> {

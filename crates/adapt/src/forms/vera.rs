@@ -1,7 +1,8 @@
 //! `y = x Wᵀ + λ_b ⊙ ((λ_d ⊙ (x rightᵀ)) leftᵀ)` with random frozen factors that all sites share, and two trained vectors.
 //!
-//! The factors are drawn once, at the largest shape over all sites, and sliced: `right [r, in]` takes the first columns of
-//! `[r, max in]`, `left [out, r]` the first rows of `[max out, r]`, both Kaiming-uniform with a bound of √(6/fan) as in PEFT.
+//! The factors are drawn once, at the largest shape and rank over all sites, and sliced: `right [r, in]` takes the first rows and
+//! columns of `[max r, max in]`, `left [out, r]` those of `[max out, max r]`, both Kaiming-uniform with a bound of √(6/fan) as in
+//! PEFT. A site of a smaller rank is then one of the largest rank whose last λ_d are zero.
 //! λ_b `[1, out]` begins with zeros, λ_d `[1, r]` with a constant. `right` is frozen, so the fused product keeps `x rightᵀ`
 //! `[n, r]` for the backward and not x.
 //!
@@ -42,7 +43,8 @@ static CARD: Card = Card {
     notes: &[
         "the scale plays no part: alpha is not applied, as in PEFT",
         "the factors are drawn from the run's seed, not by torch's generator: files hold them (save_projection = true in PEFT)",
-        "sites of different ranks share nothing: the draw depends on the rank; PEFT has one rank for all",
+        "sites of all shapes and ranks share one pair of factors; PEFT has one rank for all, so that a file has the largest, with \
+         zeros in the d of a site of a smaller one",
         "a site holds its slice of the shared factors in memory, as an adapter of LoRA would",
     ],
 };
@@ -81,14 +83,17 @@ impl Form for Vera {
         if rank == 0 {
             return Err(AdaptError::Rank);
         }
-        let [widest_out, widest_in] = [site.largest[0].max(out), site.largest[1].max(inp)];
-        let draw = |part: &str, count: usize, fan: usize| {
-            site.seed.at("vera", part).uniform(count, (6.0 / fan as f32).sqrt())
+        let [widest_out, widest_in, most] =
+            [site.largest[0].max(out), site.largest[1].max(inp), site.largest[2].max(rank)];
+        let draw = |part: &str, [rows, cols]: [usize; 2], fan: usize| {
+            site.seed.at("vera", part).uniform(rows * cols, (6.0 / fan as f32).sqrt())
         };
-        let right = draw("right", rank * widest_in, widest_in);
-        let right: Vec<f32> = right.chunks_exact(widest_in).flat_map(|row| row[..inp].to_vec()).collect();
-        let mut left = draw("left", widest_out * rank, rank);
-        left.truncate(out * rank);
+        // The corner that fits the layer: the first rows and columns.
+        let corner = |whole: Vec<f32>, width: usize, [rows, cols]: [usize; 2]| -> Vec<f32> {
+            whole.chunks_exact(width).take(rows).flat_map(|row| &row[..cols]).copied().collect()
+        };
+        let right = corner(draw("right", [most, widest_in], widest_in), widest_in, [rank, inp]);
+        let left = corner(draw("left", [widest_out, most], most), most, [out, rank]);
         Ok(Box::new(VeraAdapter {
             output: Var::new(vec![0.0; out], [1, out], device),
             hidden: Var::new(vec![self.d_initial as f32; rank], [1, rank], device),

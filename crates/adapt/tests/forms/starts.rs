@@ -11,8 +11,15 @@ fn form(name: &str, choices: &[(&str, &str)]) -> Box<dyn Form> {
 }
 
 /// The parts of a fresh adapter on a layer `[out, in]`.
-fn fresh(form: &dyn Form, [out, inp]: [usize; 2], rank: usize, largest: [usize; 2], name: &str) -> Vec<Part> {
+fn fresh(
+    form: &dyn Form,
+    [out, inp]: [usize; 2],
+    rank: usize,
+    [most_out, most_in]: [usize; 2],
+    name: &str,
+) -> Vec<Part> {
     let (base, device) = (Matrix::from_f32(draws("wide", out * inp), [out, inp]).unwrap(), cpu());
+    let largest = [most_out, most_in, rank];
     let site = Site { largest, ..Site::alone(name, &base, rank, SCALE, Seed(5), &device) };
     form.build(&site, None).unwrap().parts()
 }
@@ -48,6 +55,13 @@ fn the_random_factors_of_vera_are_shared_and_sliced() {
     uniform_below(wide, (6.0_f64 / 70.0).sqrt());
     uniform_below(find(&whole, "left"), (6.0_f64 / 16.0).sqrt());
     assert!(find(&whole, "lambda_b").values == [0.0; 90] && find(&whole, "lambda_d").values == [0.1; 16]);
+    // A site of a smaller rank has the first rows of right and the first columns of left.
+    let (base, device) = (Matrix::from_f32(draws("wide", 40 * 30), [40, 30]).unwrap(), cpu());
+    let low = Site { largest: [90, 70, 16], ..Site::alone("c", &base, 5, SCALE, Seed(5), &device) };
+    let low = vera.build(&low, None).unwrap().parts();
+    assert!(find(&low, "right").values == find(&part, "right").values[..5 * 30]);
+    let columns = find(&part, "left").values.chunks_exact(16).flat_map(|row| row[..5].to_vec());
+    assert!(find(&low, "left").values == columns.collect::<Vec<f32>>());
 }
 
 #[test]
@@ -124,7 +138,7 @@ fn dora_begins_as_the_function_of_any_start_and_refuses_a_row_without_direction(
     let (base, device) = (Matrix::from_f32(values, [OUT, IN]).unwrap(), cpu());
     let site = Site::alone("a", &base, RANK, SCALE, Seed(5), &device);
     let zero = Start { left: vec![0.0; OUT * RANK], ..start(&*dora, "a", Offset::None).unwrap() };
-    assert!(matches!(dora.build(&site, Some(zero)), Err(AdaptError::ZeroRow { row: 2, .. })));
+    assert!(matches!(dora.build(&site, Some(zero)), Err(AdaptError::NoDirection { row: 2, .. })));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use lowrank_attach::{
 };
 use lowrank_eval::layout;
 use lowrank_init::{Initialiser, InputsWanted, Leading, Statistic};
+use lowrank_models::network::Text;
 use lowrank_record::{Need, Seed};
 use lowrank_task::{Batch, BatchPlan, Batching, Example, Held};
 use lowrank_tensor::ops::{Layout, Targets};
@@ -140,10 +141,12 @@ impl Prepared {
     /// [`AppError::Usage`] naming the layer that was not reached.
     pub(super) fn input_groups(&mut self) -> Result<BTreeMap<String, usize>, AppError> {
         let two = Calibration {
-            tokens: vec![0, 0],
-            targets: Targets { ids: vec![-1, -1].into(), weights: None },
-            layout: Layout::dense(1, 2),
-            shown: vec![true, true],
+            batch: Text {
+                tokens: vec![0, 0],
+                targets: Targets { ids: vec![-1, -1].into(), weights: None },
+                layout: Layout::dense(1, 2),
+            },
+            shown: vec![vec![true, true]],
         };
         // Components without moments: nothing of the size of width by width is made.
         let wanted = InputsWanted {
@@ -177,10 +180,12 @@ impl Prepared {
             Shown::Learned => *held == Held::Learned,
         };
         let one = |batch: Batch| Calibration {
-            layout: layout(&batch),
-            shown: batch.held.iter().map(let_in).collect(),
-            targets: Targets { ids: batch.targets.into(), weights: None },
-            tokens: batch.tokens,
+            shown: vec![batch.held.iter().map(let_in).collect()],
+            batch: Text {
+                layout: layout(&batch),
+                targets: Targets { ids: batch.targets.into(), weights: None },
+                tokens: batch.tokens,
+            },
         };
         Ok(self.calibration(options, seed, usual)?.into_iter().map(one).collect())
     }

@@ -1,7 +1,7 @@
 //! What is handed over: a PEFT folder made from the mounted adapters, by the exact road that their form has.
 //!
 //! A change that is a product of thin factors becomes a plain LoRA with its scale folded in, whatever trained it: exact, and
-//! loadable by every reader. DoRA keeps its magnitudes. A change without thin factors (a fully trained weight) becomes
+//! loadable by every reader, unless PEFT has a type of its own for the form and no plain LoRA was asked for. DoRA keeps its magnitudes. A change without thin factors (a fully trained weight) becomes
 //! the best LoRA of the planned rank, and what that costs is told.
 
 use std::collections::BTreeMap;
@@ -14,11 +14,13 @@ use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets, TypedFolder};
 
-use super::Method;
 use super::change::Changes;
 use super::handover::Written;
 use super::prepare::{Prepared, Started, form};
+use super::{Adaptation, Method, settings};
+use crate::choices::PeftType;
 use crate::error::Because;
+use crate::model::ADAPTER;
 use crate::recompress::recompress;
 use crate::verify::{logits_with, sample_logits};
 use crate::{AppError, Model, Progress, typed};
@@ -74,7 +76,7 @@ impl Handed {
         match &self.folder {
             Folder::Lora(folder) => logits_with(model, folder),
             Folder::Typed(folder) => {
-                typed::mount(model, folder).while_doing("mounting the adapter")?;
+                typed::mount(model, folder, ADAPTER, 1.0).while_doing("mounting the adapter")?;
                 let logits = sample_logits(model)?;
                 model.unmount()?;
                 Ok(logits)
@@ -89,14 +91,15 @@ impl Handed {
 /// [`AppError::Failed`] naming the layer.
 pub(super) fn handed(
     prepared: &Prepared,
+    options: &Adaptation,
     method: &Method,
     started: &Started,
     written: Written<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Handed, AppError> {
     let changes = Changes::of(&prepared.model);
-    if typed::FORMS.contains(&method.form.as_str()) {
-        return typed_folder(prepared, method, started, &changes);
+    if written.peft_type == PeftType::Own && typed::FORMS.contains(&method.form.as_str()) {
+        return typed_folder(prepared, options, method, started, &changes);
     }
     let mut factors = Vec::with_capacity(started.attached.len());
     let (mut whole, mut largest_error) = (0, 0.0_f64);
@@ -141,6 +144,7 @@ pub(super) fn handed(
 /// A folder of the type that PEFT has for the form.
 fn typed_folder(
     prepared: &Prepared,
+    options: &Adaptation,
     method: &Method,
     started: &Started,
     changes: &Changes<'_>,
@@ -150,11 +154,13 @@ fn typed_folder(
         mounted.insert(&each.site.name, changes.adapter(each)?.parts());
     }
     let parts = |each: &Attached| mounted.get(each.site.name.as_str()).cloned().unwrap_or_default();
-    let mut folder =
-        typed::folder(&*form(method)?, &started.attached, &parts).while_doing("writing the adapter")?;
+    let told = typed::Told { seed: options.seed, steps: settings::steps(prepared, options)? };
+    let folder = typed::folder(&*form(method)?, &started.attached, &parts, told);
+    let mut folder = folder.while_doing("writing the adapter")?;
     folder.config.task_type = Some("CAUSAL_LM".to_owned());
     folder.config.base_model = prepared.model.path.as_ref().map(|path| path.display().to_string());
-    folder.config.fan_in_fan_out = method.form == "ia3" && prepared.model.decoder.config.family.is_conv1d();
+    let says = matches!(method.form.as_str(), "ia3" | "vera" | "adalora");
+    folder.config.fan_in_fan_out = says && prepared.model.decoder.config.family.is_conv1d();
     Ok(Handed { folder: Folder::Typed(folder), is_approximate: false })
 }
 

@@ -16,6 +16,7 @@ use lowrank_task::Kind;
 use super::handed::{Handed, handed};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method};
+use crate::choices::PeftType;
 use crate::error::Because;
 use crate::model::{BASE_HASH, OFFSET, PROMPT};
 use crate::output::verified;
@@ -61,6 +62,8 @@ pub(crate) struct Written<'a> {
     pub(crate) base: Option<&'a Path>,
     /// Whether a change of twice the rank is cut down to the rank of the start.
     pub(crate) recompress: bool,
+    /// The type that is written.
+    pub(crate) peft_type: PeftType,
     /// Steps of training behind the values; none for a start alone.
     pub(crate) steps: Option<u64>,
 }
@@ -92,7 +95,7 @@ pub(crate) fn write(
         };
         provenance.insert(BASE_HASH.to_owned(), hash);
     }
-    let mut handed = handed(prepared, method, started, written, progress)?;
+    let mut handed = handed(prepared, options, method, started, written, progress)?;
     handed.add_provenance(&provenance);
     let mut initial = initial(prepared, options, started, written);
     if let Some(initial) = &mut initial {

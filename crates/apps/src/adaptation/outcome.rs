@@ -57,6 +57,23 @@ pub struct RunSummary {
     pub(crate) started: Started,
 }
 
+impl RunSummary {
+    /// The ranks in a line, where training took some away.
+    #[must_use]
+    pub fn ranks(&self) -> Option<String> {
+        let begun: Vec<usize> = self.started.plan.sites.iter().map(|site| site.rank).collect();
+        let left: Vec<usize> = self.changes.iter().map(|change| change.rank).collect();
+        let (before, after) = (begun.iter().sum::<usize>(), left.iter().sum::<usize>());
+        if left.len() != begun.len() || before == after {
+            return None;
+        }
+        let least = left.iter().min().copied().unwrap_or(0);
+        let most = left.iter().max().copied().unwrap_or(0);
+        let mean = after as f64 / left.len().max(1) as f64;
+        Some(format!("{after} of {before} directions left: {least} to {most} a layer, {mean:.1} on average"))
+    }
+}
+
 fn stopped<S: serde::Serializer>(stopped: &Stopped, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(match stopped {
         Stopped::Finished => "finished",
@@ -70,7 +87,7 @@ fn stopped<S: serde::Serializer>(stopped: &Stopped, serializer: S) -> Result<S::
 pub struct SiteChange {
     /// The layer.
     pub site: String,
-    /// Rank of its factors.
+    /// Rank of its factors; of a form that takes directions away while it trains, those that are left.
     pub rank: usize,
     /// Frobenius norm of the change.
     pub norm: f64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lowrank_adapt::{Form, Offset, Weight};
+use lowrank_adapt::{AdaptError, Allocator, Form, Offset, Weight};
 use lowrank_attach::{Attached, Plan, Targets as Chosen, Way, admits_passes, attach, attach_stored};
 use lowrank_init::Initialiser;
 use lowrank_models::Recompute;
@@ -118,12 +118,8 @@ impl Prepared {
     /// [`AppError::Usage`] naming the layer.
     pub(crate) fn admit(&self, options: &Adaptation, method: &Method) -> Result<(), AppError> {
         let form = form(method)?;
-        if form.card().name == "adalora" {
-            return Err(AppError::usage(
-                "--form adalora: this version's trainer does not prune ranks while it trains, so what it would train is no \
-                 AdaLoRA; choose another form",
-            ));
-        }
+        let steps = settings::steps(self, options)?;
+        allocator(&*form, &self.plan, steps).input(format!("--form {}", method.form))?;
         let Some(initialiser) = initialiser(method)? else { return Ok(()) };
         let way = Way { initialiser: Some(&*initialiser), form: &*form, offset: Offset::Shadow };
         way.check().input(&method.name)?;
@@ -293,6 +289,17 @@ pub(super) fn initialiser(method: &Method) -> Result<Option<Box<dyn Initialiser>
 /// [`AppError::Usage`] for a form that is not known, or a choice that it does not have.
 pub(super) fn form(method: &Method) -> Result<Box<dyn Form>, AppError> {
     lowrank_adapt::by_name(&method.form, &method.form_options).input("--form")
+}
+
+/// What the form decides over all layers of a plan together, while they train for so many steps.
+pub(super) fn allocator(
+    form: &dyn Form,
+    plan: &Plan,
+    steps: u64,
+) -> Result<Option<Box<dyn Allocator>>, AdaptError> {
+    let site = |site: &lowrank_attach::Site| [site.shape[0], site.rank, site.shape[1]];
+    let sites: Vec<[usize; 3]> = plan.sites.iter().map(site).collect();
+    form.allocator(&sites, usize::try_from(steps).unwrap_or(usize::MAX))
 }
 
 fn check_numbers(options: &Adaptation) -> Result<(), AppError> {

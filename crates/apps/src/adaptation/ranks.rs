@@ -8,7 +8,7 @@ use super::Method;
 use super::prepare::{form, initialiser};
 use crate::AppError;
 
-/// The values that a plan trains in a method's form.
+/// The values that a plan trains in a method's form: of AdaLoRA those at the start, since what is masked later is trained on.
 ///
 /// # Errors
 /// [`AppError::Usage`] for a form that is not known.

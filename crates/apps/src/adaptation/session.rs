@@ -8,9 +8,9 @@ use lowrank_train::{Group, Settings, metrics};
 use super::change::Changes;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started, parameters};
-use super::{Adaptation, Method, settings, stored_start};
+use super::{Adaptation, Method, prepare, settings, stored_start};
 use crate::error::Because;
-use crate::objective::{Trainable, Training};
+use crate::objective::{Allotted, Trainable, Training};
 use crate::training::{self, Told};
 use crate::{AppError, Model, Progress};
 
@@ -47,7 +47,7 @@ pub(crate) fn train(
         write_reports(&started, &folder.join("start.json"))?;
     }
     progress.reset_peak();
-    let mut training = training_of(prepared, options, &started)?;
+    let mut training = training_of(prepared, options, method, &started)?;
     progress.say(&budget(prepared, options, &settings));
     let told = Told { label: &method.name, folder, resume, identity: started.identity.clone() };
     let (outcome, watched) = training::run(&mut training, &settings, told, progress)?;
@@ -89,8 +89,14 @@ pub(crate) fn train(
 pub(super) fn training_of<'a>(
     prepared: &'a Prepared,
     options: &Adaptation,
+    method: &Method,
     started: &Started,
 ) -> Result<Training<'a>, AppError> {
+    let form = prepare::form(method)?;
+    let steps = settings::steps(prepared, options)?;
+    let allocator = prepare::allocator(&*form, &started.plan, steps).input(&method.name)?;
+    let counts = || started.attached.iter().map(|each| each.variables.len()).collect();
+    let allotted = allocator.map(|allocator| Allotted { allocator, counts: counts() });
     let training = Training::new(
         &prepared.model.decoder,
         trainables(started),
@@ -101,7 +107,7 @@ pub(super) fn training_of<'a>(
         prepared.recompute,
         settings::data_order(options),
     );
-    training.input("batching the data")
+    Ok(training.input("batching the data")?.with(allotted))
 }
 
 /// What will be done, in a line.
@@ -157,7 +163,7 @@ fn changes(model: &Model, started: &Started) -> Result<Vec<SiteChange>, AppError
         let Some(spectrum) = changes.spectrum(each, DECOMPOSED)? else { continue };
         all.push(SiteChange {
             site: each.site.name.clone(),
-            rank: each.site.rank,
+            rank: changes.adapter(each)?.rank().unwrap_or(each.site.rank),
             norm: spectrum.energy().sqrt(),
             largest: spectrum.values.first().copied().unwrap_or(0.0),
             effective_rank: lowrank_linalg::effective_rank(&spectrum.values),

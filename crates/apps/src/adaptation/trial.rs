@@ -60,11 +60,12 @@ pub(crate) fn measure(
     energies: &BTreeMap<String, f64>,
     progress: &mut dyn Progress,
 ) -> Result<Cost, AppError> {
-    let options = Adaptation { steps: Some(MEASURED), ..options.clone() };
+    let (whole, options) = (options, Adaptation { steps: Some(MEASURED), ..options.clone() });
     let begun = progress.now();
     let started = prepared.start(&options, method, Some(start), progress)?;
     let start_seconds = progress.now() - begun;
-    let mut training = session::training_of(prepared, &options, &started)?;
+    // What a form does over the whole run: three steps alone might be too few for it.
+    let mut training = session::training_of(prepared, whole, method, &started)?;
     let first = training.gradients(0, 0).while_doing(format!("the first gradient of {}", method.name))?;
     let mean = |gradient: Vec<f32>| -> Vec<f32> {
         gradient.into_iter().map(|value| (f64::from(value) / first.weight) as f32).collect()
@@ -106,7 +107,7 @@ pub(crate) fn trial(
 ) -> Result<Ended, AppError> {
     let started = prepared.start(options, method, Some(start), progress)?;
     let settings = quiet(settings::of(prepared, options, method.rate)?);
-    let mut training = session::training_of(prepared, options, &started)?;
+    let mut training = session::training_of(prepared, options, method, &started)?;
     let (outcome, _) = steps(&mut training, &settings, &method.name, progress);
     let ended = match outcome {
         Ok(Stopped::Interrupted) => Ended::Stopped,

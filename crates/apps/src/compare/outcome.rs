@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::budget::duration;
 use super::candidate::Candidate;
-use super::interval::Interval;
 use super::options::{Compare, Equal};
 use super::store::{Finished, Tried};
 use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Predicted, Prepared, mebibytes, table};
+use crate::interval::Interval;
 use crate::page::wrapped;
 
 /// One method, compared.

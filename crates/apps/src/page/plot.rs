@@ -70,6 +70,14 @@ impl Plot {
         Ok(svg)
     }
 
+    /// Each line's name and colour as HTML writes it: above the plot, where it hides nothing.
+    pub(super) fn legend(&self) -> impl Iterator<Item = (String, &str)> {
+        self.lines.iter().enumerate().map(|(index, line)| {
+            let RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
+            (format!("#{red:02X}{green:02X}{blue:02X}"), line.name.as_str())
+        })
+    }
+
     pub(super) fn has_points(&self) -> bool {
         !self.bars.is_empty() || self.lines.iter().any(|line| !line.points.is_empty())
     }
@@ -163,49 +171,13 @@ impl Plot {
                     low.chain(line.band.iter().rev().map(|&(x, _, high)| (x, high))).collect();
                 chart.draw_series(std::iter::once(Polygon::new(outline, colour.mix(0.15))))?;
             }
-            chart
-                .draw_series(LineSeries::new(points.clone(), colour.stroke_width(width)))?
-                .label(line.name.clone())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+            chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(width)))?;
             if line.marked {
                 chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(self.emptiest(x_range, y_range))
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(("sans-serif", 13))
-            .draw()?;
         area.present()?;
         Ok(())
-    }
-}
-
-impl Plot {
-    /// The corner in which the fewest points lie: there the legend hides least.
-    fn emptiest(&self, x: (f64, f64), y: (f64, f64)) -> SeriesLabelPosition {
-        use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
-        let within = |right: bool, upper: bool| {
-            let points = self.lines.iter().flat_map(|line| &line.points);
-            let part = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
-            points
-                .filter(|point| {
-                    let (across, up) = (part(point.0, x), part(point.1, y));
-                    (if right { across > 0.7 } else { across < 0.3 })
-                        && (if upper { up > 0.6 } else { up < 0.4 })
-                })
-                .count()
-        };
-        let corners = [
-            (UpperRight, true, true),
-            (LowerLeft, false, false),
-            (LowerRight, true, false),
-            (UpperLeft, false, true),
-        ];
-        let least = corners.into_iter().min_by_key(|(_, right, upper)| within(*right, *upper));
-        least.map_or(UpperRight, |(corner, ..)| corner)
     }
 }
 

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::adaptation::{Adaptation, Method, OWN_START};
-use crate::choices::{FormatChoice, LossOn, OffsetChoice, RecomputeChoice, ScheduleChoice, Shown, Widen};
+use crate::choices::{
+    FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, Widen,
+};
 use crate::options::key_value;
 use crate::{AppError, Progress, recipes, typed};
 
@@ -112,6 +114,11 @@ pub struct Tune {
     #[arg(long, help_heading = "Adapter")]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompress: bool,
+    /// The type of PEFT's that the adapter is written in: that of its form (own), or a plain LoRA (lora), exact where the change is a
+    /// product of thin factors (vera, adalora), the best of its rank with the error told elsewhere
+    #[arg(long, default_value = "own", value_enum, help_heading = "Adapter")]
+    #[serde(default = "own_type")]
+    pub peft_type: PeftType,
     /// Records that a start from gradients sees, drawn from the training data; 0 is the batch of the first step, for a start from inputs those of the first sixteen
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Adapter")]
     pub calibration: usize,
@@ -206,6 +213,11 @@ pub struct Tune {
     #[arg(long, value_name = "NAME[@RATE]", help_heading = "Training")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compare: Vec<String>,
+}
+
+/// Recipes of versions that knew no other.
+fn own_type() -> PeftType {
+    PeftType::Own
 }
 
 /// Where an adapter starts when nothing is said.
@@ -357,7 +369,7 @@ impl Tune {
             form_options: self.form_option.iter().cloned().collect(),
             rate: self.own_rate(),
         };
-        if self.recompress && typed::keeps_its_type(&own.form) {
+        if self.recompress && typed::keeps_its_type(&own.form, self.peft_type) {
             return Err(AppError::usage(format!(
                 "--recompress: an adapter of the form {} is written as it is, in PEFT's own type, and has no rank to be cut to; leave \
                  it out",

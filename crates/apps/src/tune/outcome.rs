@@ -68,6 +68,9 @@ impl fmt::Display for Tuned {
             if run.values_of != run.steps {
                 writeln!(f, "the adapter has the values of step {}, the best evaluation", run.values_of)?;
             }
+            if let Some(ranks) = run.ranks() {
+                writeln!(f, "ranks: {ranks}")?;
+            }
             if let Some(seconds) = run.seconds_to_first_step {
                 writeln!(f, "first step done after {seconds:.2} s")?;
             }

@@ -30,6 +30,9 @@ pub(super) fn page(prepared: &Prepared, options: &Tune, runs: &[RunSummary], rec
             "The start itself".to_owned(),
             format!("moves logits by at most {:.1e}", run.start_difference),
         ));
+        if let Some(ranks) = run.ranks() {
+            facts.push(("Ranks at the end".to_owned(), ranks));
+        }
         if let Some(verified) = run.verified {
             facts.push((
                 "Adapter re-read from disk".to_owned(),

@@ -5,7 +5,7 @@ use lowrank_attach::{
     AttachError, Calibration, Collected, Plan, Targets as Chosen, Way, admits_passes, attach, collect,
 };
 use lowrank_init::{Exactness, InitError, Leading};
-use lowrank_models::{Decoder, Recompute};
+use lowrank_models::{Decoder, Network, Recompute};
 use lowrank_record::{Need, Seed};
 use lowrank_tensor::to_rows;
 
@@ -18,7 +18,8 @@ fn evidence_is_the_leading_part_of_the_whole_gradient() {
     let plan = plan(&model);
     for given in [&batches[..1], &batches[..]] {
         let seen = evidence(&mut model, &plan, given);
-        let weight = |batch: &Calibration| batch.targets.ids.iter().filter(|&&id| id >= 0).count() as f32;
+        let weight =
+            |batch: &Calibration| batch.batch.targets.ids.iter().filter(|&&id| id >= 0).count() as f32;
         let total: f32 = given.iter().map(weight).sum();
         let mut ratios = Vec::new();
         for (name, sketched) in &seen.sites {
@@ -62,15 +63,14 @@ fn the_first_step_of_lora_ga_is_the_best_of_its_rank_through_the_whole_model() {
     let attached =
         started(&mut model, &lowrank_init::methods::LoraGa::DEFAULT, lowrank_adapt::ALL[0], Offset::Shadow);
     let mut gradients: Vec<Vec<Vec<f32>>> = vec![Vec::new(); attached.len()];
-    model
-        .gradients(&batch.tokens, &batch.targets, &batch.layout, Recompute::Nothing, false, &mut |found| {
-            for (each, slot) in attached.iter().zip(&mut gradients) {
-                for (_, variable) in &each.variables {
-                    slot.extend(variable.take_gradient(found).map(to_rows));
-                }
+    Network::gradients(&model, &batch.batch, Recompute::Nothing, false, &mut |found| {
+        for (each, slot) in attached.iter().zip(&mut gradients) {
+            for (_, variable) in &each.variables {
+                slot.extend(variable.take_gradient(found).map(to_rows));
             }
-        })
-        .unwrap();
+        }
+    })
+    .unwrap();
     // One step of SGD so small that the product of the two changes is nothing.
     const RATE: f32 = 1e-4;
     let delta = |model: &Decoder, name: &str| {

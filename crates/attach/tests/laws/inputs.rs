@@ -53,8 +53,8 @@ fn tokens_that_are_not_let_in_have_no_part() {
         let mut batch = calibration(3, "first");
         for row in 0..3 {
             for place in 6..9 {
-                batch.shown[9 * row + place] = false;
-                batch.tokens[9 * row + place] = fill;
+                batch.shown[0][9 * row + place] = false;
+                batch.batch.tokens[9 * row + place] = fill;
             }
         }
         batch
@@ -63,7 +63,7 @@ fn tokens_that_are_not_let_in_have_no_part() {
     assert_eq!(one.tokens, 18);
     assert!(one == other);
     let mut nothing = calibration(3, "first");
-    nothing.shown.fill(false);
+    nothing.shown[0].fill(false);
     let refused =
         collect_inputs(&mut model, &plan, &[nothing], InputsWanted::moments(), &|site| site.rank, Seed(8));
     assert!(matches!(refused, Err(AttachError::NothingShown)));

@@ -5,5 +5,6 @@
 mod evidence;
 mod inputs;
 mod mounting;
+mod networks;
 mod small;
 mod survey;

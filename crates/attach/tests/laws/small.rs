@@ -6,7 +6,8 @@ use lowrank_attach::{
     Way, attach, collect, collect_inputs, largest_rank,
 };
 use lowrank_init::{Initialiser, Leading};
-use lowrank_models::{Config, Decoder, Recompute};
+use lowrank_models::network::Text;
+use lowrank_models::{Config, Decoder, Network, Recompute};
 use lowrank_record::{Need, Seed};
 use lowrank_tensor::ops::{Layout, Targets};
 use lowrank_tensor::{cpu, to_rows};
@@ -44,11 +45,10 @@ pub(crate) fn calibration(rows: usize, name: &str) -> Calibration {
         .enumerate()
         .map(|(index, &token)| if index % 4 == 0 { -1 } else { token as i32 })
         .collect();
+    let targets = Targets { ids: ids.into(), weights: None };
     Calibration {
-        tokens: tokens(rows * 9, name),
-        targets: Targets { ids: ids.into(), weights: None },
-        layout: Layout::dense(rows, 9),
-        shown: vec![true; rows * 9],
+        batch: Text { tokens: tokens(rows * 9, name), targets, layout: Layout::dense(rows, 9) },
+        shown: vec![vec![true; rows * 9]],
     }
 }
 
@@ -136,22 +136,14 @@ pub(crate) fn worst(a: &[f32], b: &[f32]) -> f32 {
 pub(crate) fn whole_gradients(mut model: Decoder, batch: &Calibration) -> Vec<(String, Vec<f32>)> {
     let variables = model.train_all().unwrap();
     let mut found = Vec::new();
-    let passed = model
-        .gradients(
-            &batch.tokens,
-            &batch.targets,
-            &batch.layout,
-            Recompute::Nothing,
-            false,
-            &mut |gradients| {
-                for (name, variable) in &variables {
-                    if let Some(gradient) = variable.take_gradient(gradients) {
-                        found.push((name.trim_end_matches(".weight").to_owned(), to_rows(gradient)));
-                    }
-                }
-            },
-        )
-        .unwrap();
+    let passed = Network::gradients(&model, &batch.batch, Recompute::Nothing, false, &mut |gradients| {
+        for (name, variable) in &variables {
+            if let Some(gradient) = variable.take_gradient(gradients) {
+                found.push((name.trim_end_matches(".weight").to_owned(), to_rows(gradient)));
+            }
+        }
+    })
+    .unwrap();
     for (_, gradient) in &mut found {
         gradient.iter_mut().for_each(|value| *value /= passed.weight as f32);
     }

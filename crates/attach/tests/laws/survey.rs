@@ -130,11 +130,11 @@ fn what_cannot_start_is_told_and_what_cannot_be_looked_at_refused() {
     let plan = plan(&model);
     let wanted = || Wanted { candidates: Vec::new(), whole_up_to: 9, rho: 1.0 };
     let mut batch = calibration(2, "masked");
-    batch.targets.ids = vec![-1; 18].into();
+    batch.batch.targets.ids = vec![-1; 18].into();
     let refused = survey_of(&mut model, &plan, &batch, wanted()).unwrap_err();
     assert!(matches!(refused, AttachError::NoLoss), "{refused}");
     let mut batch = calibration(2, "hidden");
-    batch.shown = vec![false; 18];
+    batch.shown = vec![vec![false; 18]];
     let refused = survey_of(&mut model, &plan, &batch, wanted()).unwrap_err();
     assert!(matches!(refused, AttachError::NothingShown), "{refused}");
 }

@@ -35,10 +35,15 @@ pub fn model_types() -> impl Iterator<Item = &'static str> {
     MODELS.iter().map(|(name, _)| *name)
 }
 
-/// Whether a layer of this name is a head: what PEFT's `all-linear` leaves out.
+/// The heads of classifiers, of encoders and of vision transformers.
+const CLASSIFIERS: [&str; 5] =
+    ["classifier", "classifier.dense", "classifier.out_proj", "cls_classifier", "distillation_classifier"];
+
+/// Whether a layer of this name is a head, or a part of one: what PEFT's `all-linear` leaves out. (Of RoBERTa's `classifier` PEFT
+/// leaves out only the whole, which is no linear layer, so that it would adapt both layers of a head that it also trains.)
 #[must_use]
 pub fn is_head(name: &str) -> bool {
-    MODELS.iter().any(|(_, family)| family.table().head == name)
+    CLASSIFIERS.contains(&name) || MODELS.iter().any(|(_, family)| family.table().head == name)
 }
 
 /// How the rows of one projection to queries, keys and values are laid out.

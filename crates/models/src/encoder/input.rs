@@ -85,6 +85,14 @@ pub enum Labels {
 }
 
 impl Labels {
+    /// The weight of what carries loss, of a batch of so many sequences.
+    pub(super) fn weight(&self, batch: usize) -> f64 {
+        match self {
+            Labels::Classes(targets) | Labels::Tokens(targets) => network::weight_of(targets),
+            Labels::Values(_) | Labels::Vectors(_) => batch as f64,
+        }
+    }
+
     /// For messages.
     pub(super) fn name(&self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use lowrank_tensor::Device;
 use serde_json::Value;
 
 use super::config::{Config, Family};
+use super::names::Naming;
 use super::{Block, Head, Vision};
 use crate::checkpoint::Checkpoint;
 use crate::keys::{Keys, bad};
@@ -66,12 +67,12 @@ impl Vision {
     ) -> Result<Vision, ModelError> {
         let mut weights = Checkpoint::new(source, widen, device);
         let (hidden, epsilon) = (config.hidden, config.norm_epsilon);
-        let prefix = match config.family {
+        let family = match config.family {
             Family::Vit => "vit.",
             Family::Deit => "deit.",
             Family::Dinov2 => "dinov2.",
         };
-        let prefix = weights.prefix(prefix, "embeddings.cls_token");
+        let prefix = weights.prefix(family, "embeddings.cls_token");
         let at = |part: &str| format!("{prefix}{part}");
         let (rows, columns) = (config.patch[0], config.patch[1]);
         let projection = weights.shaped(
@@ -91,9 +92,11 @@ impl Vision {
             &[1, positions, hidden],
             [positions, hidden],
         )?;
+        let first_of_modules = at(&(Naming::Modules.block(config.family, 0) + "attention.q_proj.weight"));
+        let naming = if weights.contains(&first_of_modules) { Naming::Modules } else { Naming::Files };
         let mut blocks = Vec::new();
         for layer in 0..config.layers {
-            blocks.push(block(&config, &mut weights, &at(&format!("encoder.layer.{layer}.")))?);
+            blocks.push(block(&config, &mut weights, naming, &at(&naming.block(config.family, layer)))?);
         }
         let norm = weights.layer_norm(&at("layernorm"), hidden, epsilon)?;
         let head = head(&config, &mut weights, purpose)?;
@@ -102,6 +105,8 @@ impl Vision {
             let other = |name: &str| name.starts_with("pooler.") || name == "embeddings.mask_token";
             name.contains("classifier.") || name.strip_prefix(&prefix).is_some_and(other)
         })?;
+        // With a head the base lies under the family's name, whatever the file that it came from calls it.
+        let prefix = if matches!(head, Head::Features) { prefix } else { family.to_owned() };
         Ok(Vision {
             config,
             device: device.clone(),
@@ -117,9 +122,14 @@ impl Vision {
     }
 }
 
-fn block(config: &Config, weights: &mut Checkpoint, prefix: &str) -> Result<Block, ModelError> {
+fn block(
+    config: &Config,
+    weights: &mut Checkpoint,
+    naming: Naming,
+    prefix: &str,
+) -> Result<Block, ModelError> {
     let (hidden, epsilon) = (config.hidden, config.norm_epsilon);
-    let names = super::names(config.family);
+    let names = naming.linears(config.family);
     let at = |part: &str| format!("{prefix}{part}");
     let (before, after) = match config.family {
         Family::Vit | Family::Deit => ("layernorm_before", "layernorm_after"),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A failure here is a failure of the test.
 
 mod laws;
+mod names;
 mod reference;
 mod refusals;
 mod transformers;

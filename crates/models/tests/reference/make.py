@@ -174,7 +174,9 @@ def build(name: str) -> None:
     else:
         data = text(kind, model, labels)
     origin = f"transformers {transformers.__version__}, torch {torch.__version__}, CPU, f32, eager attention"
-    out = dict(origin=origin, config=config, tensors=shapes) | data
+    # What PEFT's adapters name; in transformers 5 not always what the files name. The poolers of bases are not ours.
+    linear = [key for key, module in model.named_modules() if isinstance(module, torch.nn.Linear) and "pooler" not in key]
+    out = dict(origin=origin, config=config, tensors=shapes, linear=linear) | data
     (HERE / f"{name}.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")
     print(name, len((HERE / f"{name}.json").read_text()))
 
