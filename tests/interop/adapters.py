@@ -81,7 +81,9 @@ def compare(model: Path, start: list[str], scaling: list[str], work: Path) -> tu
     ours = program.logits(base, tokens, work, adapter)
     moved = program.difference(ours, load_file(model / "expected.safetensors")["logits"], lengths)
     worst, found = 0.0, []
-    for low in (False, True):
+    # PEFT cannot cut tensors that are not there yet: it loads no AdaLoRA with a rank pattern in this way, its own neither.
+    kind = json.loads((adapter / "adapter_config.json").read_text())["peft_type"]
+    for low in (False,) if kind == "ADALORA" else (False, True):
         theirs, loaded, warned = peft_logits(base, adapter, rows, low)
         worst = max(worst, program.difference(ours, theirs, lengths))
         found += warned + faults(adapter, loaded)

@@ -32,7 +32,7 @@ pub(crate) use method::{Method, OWN_START};
 pub(crate) use options::Adaptation;
 pub(crate) use outcome::{loss, mebibytes};
 pub(crate) use predict::{Planned, predict, table};
-pub(crate) use prepare::{Prepared, parameters, replaces_base};
+pub(crate) use prepare::{Prepared, chooses_rank, parameters, replaces_base};
 pub(crate) use ranks::{equal_parameters, total};
 pub(crate) use session::{Folder, train};
 pub(crate) use settings::identity;

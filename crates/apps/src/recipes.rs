@@ -30,7 +30,7 @@ const PLAIN: [f64; 2] = [1e-4, 1e-2];
 /// Rates of starts along the weight or its gradient: their first step is larger, as that of full fine-tuning.
 const LEADING: [f64; 2] = [3e-5, 3e-3];
 
-/// Rates of forms that train a few values a layer, each of which moves much.
+/// Rates of forms that train a few values a layer, each of which moves much, and of one that begins with three small factors.
 const DIAGONAL: [f64; 2] = [1e-3, 1e-1];
 /// Rates of whole weights.
 const WHOLE: [f64; 2] = [1e-5, 1e-3];
@@ -62,12 +62,13 @@ pub(crate) static ALL: &[Recipe] = &[
     recipe("loldu", "loldu", "diag", DIAGONAL),
     recipe("loldu-control", "random-control", "diag", DIAGONAL).init(&[("of", "loldu")]),
     recipe("svfit", "svfit", "diag", DIAGONAL),
+    recipe("svfit-full", "svfit", "diag", DIAGONAL).init(&[("rank", "full")]),
     recipe("svfit-control", "random-control", "diag", DIAGONAL).init(&[("of", "svfit")]),
     recipe("loftq", "loftq", "lora", PLAIN),
     recipe("qpissa", "qpissa", "lora", LEADING),
     recipe("dora", "kaiming", "dora", PLAIN),
     recipe("lora-fa", "kaiming", "lora", PLAIN).form(&[("trains", "left")]),
-    recipe("adalora", OWN_START, "adalora", PLAIN),
+    recipe("adalora", OWN_START, "adalora", DIAGONAL),
     recipe("vera", OWN_START, "vera", DIAGONAL),
     recipe("ia3", OWN_START, "ia3", DIAGONAL),
     recipe("loha", OWN_START, "loha", PLAIN),

@@ -27,8 +27,8 @@ pub struct InputStatistics {
     pub batches: usize,
     /// Tokens that were let in.
     pub tokens: u64,
-    /// Whether every group that is shown by its components had settled; `false` where the most batches that the start looks at
-    /// ended first. Moments are exact for what they saw.
+    /// Whether every group that is shown by its components had settled; `false` where all batches, and the most that the start
+    /// looks at, ended first. Moments are exact for what they saw.
     pub settled: bool,
 }
 
@@ -50,10 +50,13 @@ struct Group {
 }
 
 impl Group {
-    /// Whether the next batch, of which this many are behind, is of use to it: of text with so many batches.
+    /// Whether the next batch, of which this many are behind, is of use to it: of text with so many batches. Moments see each
+    /// batch once; components are looked for until they have settled, and not given up before all batches were seen.
     fn waits(&self, run: usize, batches: usize) -> bool {
-        let is_over = self.exact && run >= batches;
-        !is_over && !self.collector.is_done(self.rank)
+        if self.exact || run < batches {
+            return run < batches && !self.collector.has_settled(self.rank);
+        }
+        !self.collector.is_done(self.rank)
     }
 }
 

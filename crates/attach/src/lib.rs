@@ -23,7 +23,6 @@ pub use followed::Followed;
 pub use inputs::{InputStatistics, collect_inputs};
 pub use mount::{Attached, StoredParts, StoredStart, Way, attach, attach_stored, restore, restore_parts};
 pub use plan::{Plan, Site};
-pub use ranks::largest_rank;
 pub use spectrum::Spectrum;
 pub use start::Collected;
 pub use survey::{Candidate, Looked, Survey, Tried, Wanted, survey};

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use crate::collect::observe;
 use crate::followed::{Followed, followed};
 use crate::start::frozen;
-use crate::{AttachError, Calibration, Plan, Site, Spectrum, largest_rank};
+use crate::{AttachError, Calibration, Plan, Site, Spectrum};
 
 /// A method that is asked what it would start with.
 pub struct Candidate {
@@ -267,7 +267,9 @@ impl Eye {
             if !init.needs().contains(&Need::Inputs) {
                 continue;
             }
-            let asked = init.inputs(largest_rank(init, &self.site));
+            let [out, inp] = self.site.shape;
+            let most = init.redistributes().map_or(rank, |rho| most_rank(rho, rank, out.min(inp)));
+            let asked = init.inputs(most);
             if asked.statistic == Statistic::Moments {
                 moments = true;
             } else {

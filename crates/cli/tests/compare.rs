@@ -126,6 +126,13 @@ fn what_cannot_be_compared_is_refused() {
     refuse(&["--methods", "lora,kaiming+lora"], &["as lora and as kaiming+lora"]);
     refuse(&["--methods", "lora"], &["at least two methods"]);
     refuse(&["--methods", "lora,pissa", "--budget", "10m"], &["--steps and --budget"]);
+    // A start that chooses its ranks has as many values as its weights say; the others may be given those.
+    let own = ["svfit-full", "chooses the rank", "--equal rank"];
+    refuse(&["--methods", "lora,svfit-full", "--equal", "parameters"], &own);
+    for (methods, equal) in [("svfit-full,lora", "parameters"), ("lora,svfit-full", "rank")] {
+        let planned = folder.succeed(&tiny("r", &["--methods", methods, "--equal", equal, "--dry-run"]));
+        assert!(planned.contains("svfit-full"), "{planned}");
+    }
     assert!(!folder.path().join("r").exists(), "nothing was begun");
     let budget = ["compare", "--quiet", "--data", "data.jsonl", "--held-out", "0.2", "--run", "r"];
     folder.refuse(&[&budget[..], &["--budget", "1s"]].concat(), 2, &["too small", "give --budget "]);

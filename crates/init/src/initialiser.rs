@@ -48,8 +48,23 @@ pub trait Initialiser: Send + Sync {
         false
     }
 
-    /// What it asks of the layer's inputs at this rank. Only asked of a method that needs them.
-    fn inputs(&self, _rank: usize) -> InputsWanted {
+    /// Whether it chooses the rank of each site itself, by [`Initialiser::chosen_rank`], whatever was planned.
+    fn chooses_rank(&self) -> bool {
+        false
+    }
+
+    /// The rank that it wants at this site, of which it is shown the weight: `planned` for a method that leaves ranks as they
+    /// are.
+    ///
+    /// # Errors
+    /// What is missing or cannot be decomposed.
+    fn chosen_rank(&self, _seen: &Evidence<'_>, planned: usize) -> Result<usize, InitError> {
+        Ok(planned)
+    }
+
+    /// What it asks of the layer's inputs where a site can come to have at most this rank (what
+    /// [`Initialiser::redistributes`] allows is in it). Only asked of a method that needs them.
+    fn inputs(&self, _most: usize) -> InputsWanted {
         InputsWanted::moments()
     }
 

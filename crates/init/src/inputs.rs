@@ -76,18 +76,19 @@ pub struct InputsWanted {
     pub tau: f64,
     /// Batches that are looked at in any case.
     pub least_batches: usize,
-    /// The most batches that are looked at.
+    /// Batches after which components that have not settled are taken as they are, once all there are were looked at. Moments
+    /// take all batches, and each once.
     pub most_batches: usize,
 }
 
 /// The width up to which components are taken from exact moments: 32 MB of f64.
 pub(crate) const EXACT_UP_TO: usize = 2048;
 
-/// The most batches looked at where a start does not say otherwise.
+/// Batches after which components are taken as they are where a start does not say otherwise.
 pub(crate) const MOST_BATCHES: usize = 256;
 
 impl InputsWanted {
-    /// The first two moments, over all batches there are, at most 256.
+    /// The first two moments, over all batches there are.
     #[must_use]
     pub fn moments() -> InputsWanted {
         InputsWanted {
@@ -103,10 +104,13 @@ impl InputsWanted {
         }
     }
 
-    /// Whether a layer with inputs of this width is shown by its moments.
+    /// Whether a layer with inputs of this width is shown by its moments: also where as many components would be kept as it is
+    /// wide, which take no less room than the moments and far more time.
     #[must_use]
     pub fn is_exact(&self, width: usize) -> bool {
-        self.statistic == Statistic::Moments || width <= self.exact_up_to
+        self.statistic == Statistic::Moments
+            || width <= self.exact_up_to
+            || self.count.saturating_add(self.oversampling) >= width
     }
 
     /// What collects them, for a layer with inputs of this width. One serves all layers that share their input; ask for
@@ -190,11 +194,12 @@ impl InputsCollector {
         }
     }
 
-    /// Whether more batches are of no use to the leading `rank` components. Moments are exact for the rows that they saw and take
-    /// whatever there is, so they are done after the most batches only.
+    /// Whether the leading `rank` components have settled, or the most batches were looked at. Never for moments, which are exact
+    /// for the rows that they saw and take whatever there is.
     #[must_use]
     pub fn is_done(&self, rank: usize) -> bool {
-        self.batches >= self.wanted.most_batches || self.has_settled(rank)
+        let is_cut = matches!(self.state, State::Incremental(_));
+        is_cut && (self.batches >= self.wanted.most_batches || self.has_settled(rank))
     }
 
     /// Whether the leading `rank` components have settled, as the start asked; never for moments.

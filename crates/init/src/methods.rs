@@ -44,4 +44,4 @@ pub use pissa::Pissa;
 pub use qpissa::Qpissa;
 pub use random_control::RandomControl;
 pub use slora::Slora;
-pub use svfit::Svfit;
+pub use svfit::{Count, Svfit};

@@ -51,7 +51,8 @@ fn collected(
     exact_up_to: usize,
     choices: &[(&str, &str)],
 ) -> (CollectedInputs, usize) {
-    let mut wanted = eva(choices).inputs(rank);
+    // As many as redistribution may ask for.
+    let mut wanted = eva(choices).inputs(2 * rank);
     wanted.exact_up_to = exact_up_to;
     let mut collector = wanted.collector(rows.ncols(), Seed(1)).unwrap();
     for first in (0..rows.nrows()).step_by(batch) {
@@ -278,11 +279,33 @@ fn enough_was_seen_when_the_components_have_settled() {
         let Some(Value::Text(state)) = start.report.get("components") else { panic!("no state") };
         assert!(batches == 3 && state.starts_with("not settled"), "{stop}: {batches}, {state}");
     }
-    // Moments take what there is, and the most batches end it.
+    // Moments take what there is.
     let (found, batches) = collected(&rows, 50, 4, 2048, &[]);
-    assert_eq!((found.inputs().rows(), batches), (256 * 50, 256));
+    assert_eq!((found.inputs().rows(), batches), (20_000, 400));
     let state = start(found.inputs(), 4, &[]).unwrap().report.get("components").cloned();
     assert_eq!(state, Some(Value::Text("exact for the tokens seen".to_owned())));
+}
+
+#[test]
+fn no_more_components_are_asked_for_than_can_be_given_out() {
+    // The most that a site can come to have is told; a large rho does not multiply it again.
+    for rho in ["1", "2", "1e9"] {
+        let wanted = eva(&[("rho", rho)]).inputs(12);
+        assert_eq!((wanted.count, wanted.oversampling), (12, 12), "{rho}");
+    }
+    // Of a layer whose every direction is kept, the moments are no larger.
+    let wanted = eva(&[("rho", "1e9")]).inputs(3000);
+    assert!(wanted.is_exact(6000) && !wanted.is_exact(6001));
+}
+
+#[test]
+fn a_flat_spectrum_is_not_called_exact() {
+    let white = random(31, 900, 530);
+    let state = start(Inputs::Moments(&moments(white.as_ref())), 4, &[]);
+    // 40 outputs, 530 inputs: above 512 the components are iterated for.
+    let state = state.unwrap().report.get("components").cloned();
+    let Some(Value::Text(state)) = state else { panic!("no state") };
+    assert!(state.contains("too flat"), "{state}");
 }
 
 #[test]

@@ -153,6 +153,21 @@ fn what_has_no_pivot_is_passed_over_and_reported() {
     let Some(Value::Text(warning)) = eight.report.get("warning") else { panic!("no warning") };
     assert!(warning.starts_with("the weight has 7 usable pivots, 8 directions are trained"), "{warning}");
     assert!(eight.delta.is_finite() && eight.core.as_ref().unwrap()[(7, 7)] == 0.0);
+    assert!(warning.contains("start at zero"), "{warning}");
+    // Whatever the diagonal starts at: what no pivot weighs starts at zero and has no part in the mean.
+    let lu = eight.core.clone().unwrap();
+    let mean = (0..7).map(|k| f64::from(lu[(k, k)])).sum::<f64>() / 7.0;
+    for init in ["uniform", "normal", "constant"] {
+        for normalise in ["false", "true"] {
+            let other = start(&[("init", init), ("normalise", normalise)], &weight, 8);
+            let core = other.core.as_ref().unwrap();
+            assert!(core[(7, 7)] == 0.0 && core[(6, 6)] != 0.0, "{init} {normalise}");
+            assert_eq!(other.report.get("warning"), eight.report.get("warning"));
+            if (init, normalise) == ("constant", "false") {
+                assert!((0..7).all(|k| (f64::from(core[(k, k)]) / mean - 1.0).abs() < 1e-6));
+            }
+        }
+    }
     // It can be trained: a direction on either side.
     assert_eq!((eight.delta.left.col(7).sum(), eight.delta.right.row(7).sum()), (1.0, 1.0));
 }

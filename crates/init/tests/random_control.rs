@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy sees only the #[test] functions here as tests")]
 
 use faer::Mat;
-use lowrank_init::{ALL, Base, Evidence, Gradient, InitError, Site, Start, by_name};
-use lowrank_linalg::{LowRank, energy, multiply, overlap, svd_in_f64, widen};
+use lowrank_init::{ALL, Evidence, Gradient, InitError, Inputs, Site, Start, by_name};
+use lowrank_linalg::{LowRank, Moments, energy, multiply, overlap, svd_in_f64, widen};
 use lowrank_record::{Need, Seed};
 
 fn random(seed: u64, out: usize, inp: usize) -> Mat<f32> {
@@ -43,14 +43,16 @@ fn sizes_spectra_core_and_base_are_those_of_the_method() {
             continue;
         }
         let real = by_name(name, nothing).unwrap().start(&seen, 6, Seed(3)).unwrap();
-        let control = by_name("random-control", [("of", name)]).unwrap();
-        assert_eq!((control.needs(), control.promise()), (method.needs(), method.promise()), "{name}");
-        let found = control.start(&seen, 6, Seed(3));
-        if let Base::Replace(_) = real.base {
-            assert_eq!(found.unwrap_err(), InitError::NoControl { method: "random-control", of: name });
+        let control = by_name("random-control", [("of", name)]);
+        // Known without computing anything.
+        if method.replaces_base() {
+            let refused = control.err().unwrap();
+            assert_eq!(refused, InitError::NoControl { method: "random-control", of: name });
             continue;
         }
-        let found = found.unwrap();
+        let control = control.unwrap();
+        assert_eq!((control.needs(), control.promise()), (method.needs(), method.promise()), "{name}");
+        let found = control.start(&seen, 6, Seed(3)).unwrap();
         // A product may vanish beside its factors: its rounding is relative to theirs.
         let (before, after) = (spectra(&real), spectra(&found));
         let largest = |values: &[f64]| values.first().copied().unwrap_or(0.0);
@@ -63,6 +65,25 @@ fn sizes_spectra_core_and_base_are_those_of_the_method() {
         compared += 1;
     }
     assert!(compared >= 12, "{compared}");
+}
+
+#[test]
+fn what_a_method_asks_of_inputs_and_ranks_its_control_asks_too() {
+    for rho in ["1", "3"] {
+        let choices = format!("rho = {rho}, normalise = max");
+        let control = by_name("random-control", [("of", "eva"), ("with", &choices)]).unwrap();
+        let eva = by_name("eva", [("rho", rho), ("normalise", "max")]).unwrap();
+        assert_eq!(control.redistributes(), eva.redistributes());
+        assert_eq!(control.inputs(6), eva.inputs(6));
+        let (site, draws) = (Site { out: 40, inp: 30, scale: 2.5 }, random(4, 200, 30));
+        let mut moments = Moments::new(30);
+        moments.absorb(draws.as_ref()).unwrap();
+        let seen = Evidence::of(site).with_inputs(Inputs::Moments(&moments));
+        assert_eq!(control.ratios(&seen, 5, Seed(3)).unwrap(), eva.ratios(&seen, 5, Seed(3)).unwrap());
+    }
+    let control = by_name("random-control", [("of", "svfit"), ("with", "rank = full")]).unwrap();
+    let site = Site { out: 40, inp: 30, scale: 2.5 };
+    assert!(control.chooses_rank() && control.chosen_rank(&Evidence::of(site), 4).unwrap() == 30);
 }
 
 #[test]

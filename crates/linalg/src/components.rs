@@ -21,6 +21,9 @@ pub struct Components {
     pub energy: f64,
     /// Whether they come from all of the second moment, rather than from an incremental decomposition that was cut.
     pub exact: bool,
+    /// Whether the iteration that found them ran to its end: `false` where it was stopped first, in a spectrum too flat to have
+    /// leading components, so that they hold less than the best would. Always `true` of a whole decomposition.
+    pub converged: bool,
     /// How far they had settled: [`crate::IncrementalSvd::cosines`] of the last update. `None` where they come from moments, or from
     /// a single update.
     pub cosines: Option<Vec<f64>>,
@@ -41,7 +44,18 @@ impl Components {
         let mut signed = Svd { left: Mat::zeros(0, values.len()), values, right };
         signed.fix_signs();
         let Svd { values, right, .. } = signed;
-        Components { rows, mean, centred, values, right, energy, exact: true, cosines: None, carried: None }
+        Components {
+            rows,
+            mean,
+            centred,
+            values,
+            right,
+            energy,
+            exact: true,
+            converged: true,
+            cosines: None,
+            carried: None,
+        }
     }
 
     /// How many.

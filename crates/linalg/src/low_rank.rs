@@ -114,6 +114,27 @@ impl LowRank {
         Ok(LowRank { left: Mat::from_fn(out, both, left), right: Mat::from_fn(both, inp, right) })
     }
 
+    /// `self − start` for two of the same rank r, as factors of rank 2r in which nothing large cancels: `l·r − l₀·r₀ = (l − l₀)·r +
+    /// l₀·(r − r₀)`. With factors side by side ([`LowRank::add`] of the negative) two products of the size of the start are
+    /// subtracted in f32 at every use; here both products are of the size of the difference, and equal factors give exactly zero.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] when the factors differ in shape.
+    pub fn moved_from(&self, start: &LowRank) -> Result<LowRank, LinalgError> {
+        let ((out, inp), (rows, cols)) = (self.left.shape(), start.left.shape());
+        if (out, inp) != (rows, cols) || self.right.shape() != start.right.shape() {
+            return Err(LinalgError::Shape {
+                what: "the left factor that it moved from",
+                want_rows: out,
+                want_cols: inp,
+                rows,
+                cols,
+            });
+        }
+        let first = LowRank { left: &self.left - &start.left, right: self.right.clone() };
+        first.add(&LowRank { left: start.left.clone(), right: &self.right - &start.right })
+    }
+
     /// `‖left · right‖_F` without forming the product: the norm of the core of the two QR factorisations, in f64. (The
     /// cheaper `tr(leftᵀleft · right·rightᵀ)` loses half the digits where the factors cancel, as in a difference.)
     ///

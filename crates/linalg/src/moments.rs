@@ -168,7 +168,8 @@ impl Moments {
 
     /// The leading `count` components of the rows, about their mean or about zero: eigenvectors of the moment. All of it is decomposed
     /// up to a width of 512; above, a block iteration in f64 with as many vectors again runs until another step adds less
-    /// than 1e-10 to what they hold. The seed is that iteration's first guess.
+    /// than 1e-10 to what they hold, or a hundred steps were taken ([`Components::converged`] says which). The seed is that
+    /// iteration's first guess.
     ///
     /// # Errors
     /// [`LinalgError::Rank`] for a count of 0 or above the width, [`LinalgError::NoConvergence`].
@@ -180,13 +181,19 @@ impl Moments {
         let moment = self.moment(centred);
         let guess = count.saturating_add(count.max(8)).min(width);
         let exact = width <= DENSE || guess == width;
-        let (values, vectors) =
-            if exact { eigen(moment.as_ref())? } else { iterate(moment.as_ref(), guess, seed)? };
+        let (values, vectors, converged) = if exact {
+            let (values, vectors) = eigen(moment.as_ref())?;
+            (values, vectors, true)
+        } else {
+            iterate(moment.as_ref(), guess, seed)?
+        };
         let n = self.rows as f64;
         let values = values[..count].iter().map(|value| (value.max(0.0) * n).sqrt()).collect();
         let right = Mat::from_fn(count, width, |i, j| vectors[(j, i)] as f32);
         let energy = self.energy(centred);
-        Ok(Components::new(self.rows, self.mean.clone(), centred, values, right, energy))
+        let mut found = Components::new(self.rows, self.mean.clone(), centred, values, right, energy);
+        found.converged = converged;
+        Ok(found)
     }
 }
 
@@ -234,12 +241,16 @@ fn eigen(moment: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), LinalgError> {
     Ok((svd.values, svd.right.transpose().to_owned()))
 }
 
-/// The leading eigenvalues by block iteration, `width` vectors at a time, and their vectors as columns.
-fn iterate(moment: MatRef<'_, f64>, width: usize, seed: Seed) -> Result<(Vec<f64>, Mat<f64>), LinalgError> {
+/// The leading eigenvalues by block iteration, `width` vectors at a time, their vectors as columns, and whether it ran to its end.
+fn iterate(
+    moment: MatRef<'_, f64>,
+    width: usize,
+    seed: Seed,
+) -> Result<(Vec<f64>, Mat<f64>, bool), LinalgError> {
     let d = moment.nrows();
     let draws = seed.at("moments", "first guess").normal(d * width);
     let mut basis = qr_in_f64(Mat::from_fn(d, width, |i, j| f64::from(draws[j * d + i]))).q;
-    let mut held = 0.0;
+    let (mut held, mut converged) = (0.0, false);
     for _ in 0..STEPS {
         let product = multiply(moment, basis.as_ref());
         // The part of the trace that the span holds.
@@ -248,11 +259,12 @@ fn iterate(moment: MatRef<'_, f64>, width: usize, seed: Seed) -> Result<(Vec<f64
             .sum();
         basis = qr_in_f64(product).q;
         if now - held <= SETTLED * now {
+            converged = true;
             break;
         }
         held = now;
     }
     let inner = multiply(basis.transpose(), multiply(moment, basis.as_ref()).as_ref());
     let (values, vectors) = eigen(inner.as_ref())?;
-    Ok((values, multiply(basis.as_ref(), vectors.as_ref())))
+    Ok((values, multiply(basis.as_ref(), vectors.as_ref()), converged))
 }

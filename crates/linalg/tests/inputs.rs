@@ -232,12 +232,26 @@ fn wide_rows_are_sketched_and_hold_nearly_as_much() {
     assert!((stated - part).abs() < 2e-2 && stated <= part + 1e-4, "{stated} stated, {part} held");
     // Above 512 the moments are iterated on, to the end.
     let iterated = moments(&batches(&rows, &[256])).principal(4, true, Seed(3)).unwrap();
-    assert!(iterated.exact && !found.exact);
+    assert!(iterated.exact && iterated.converged && !found.exact);
     for (value, wanted) in iterated.values.iter().zip(&values) {
         assert!((value / wanted - 1.0).abs() < 1e-7, "{value} {wanted}");
     }
     let together = overlap(iterated.right.transpose(), right.transpose()).unwrap();
     assert!(together > 1.0 - 1e-6, "{together}");
+}
+
+#[test]
+fn a_spectrum_too_flat_to_be_iterated_is_not_called_converged() {
+    // White inputs: the sixteenth and the seventeenth eigenvalue differ by less than a hundredth.
+    let white = rows(900, 530, 0.0, 0.0);
+    let moments = moments(&batches(&white, &[300]));
+    let stopped = moments.principal(8, true, Seed(3)).unwrap();
+    assert!(stopped.exact && !stopped.converged);
+    // All of it is decomposed where all of it is iterated on.
+    let whole = moments.principal(300, true, Seed(3)).unwrap();
+    assert!(whole.converged);
+    let part = squares(&stopped.values) / squares(&whole.values[..8]);
+    assert!(part < 1.0 - 1e-9 && part > 0.9, "{part} of the best");
 }
 
 #[test]

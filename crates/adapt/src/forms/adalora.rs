@@ -101,7 +101,9 @@ static CARD: Card = Card {
          behind the last cut; the paper's runs keep such steps, and so do ours",
         "of equal scores the first stay, so that the budget is kept; PEFT takes away all that are at the threshold",
         "a value that was set to zero may come back at a later cut, until t-final: its gradient goes on, as in PEFT",
-        "a file has PEFT's rank_pattern, and of each site the directions whose value is not zero",
+        "a file has PEFT's rank_pattern, and of each site the directions whose value is not zero; of a site that lost all, one of \
+         value zero, since PEFT takes empty tensors for damage",
+        "PEFT 0.21 does not load an AdaLoRA that was cut with low_cpu_mem_usage = True, its own or ours",
     ],
 };
 

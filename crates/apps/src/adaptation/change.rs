@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lowrank_adapt::{Adapter, Linear, LowRankPath, Offset};
 use lowrank_attach::Attached;
-use lowrank_linalg::{LowRank, Svd, from_rows, svd_in_f64};
+use lowrank_linalg::{LinalgError, LowRank, Svd, from_rows, svd_in_f64};
 use lowrank_tensor::to_rows;
 
 use crate::error::Because;
@@ -50,12 +50,17 @@ impl<'a> Changes<'a> {
             LowRank::from_rows(left, right, out, inp, rank).while_doing(&each.site.name)
         };
         let change = factors(&to_rows(left), &to_rows(right), rank)?;
-        match (&each.initial, each.offset) {
-            (Some((left, right)), Offset::Base) => {
-                let start = factors(left, right, right.len() / inp.max(1))?.times(-each.site.scale);
-                change.add(&start).while_doing(&each.site.name).map(Some)
+        let Some((left, right)) = &each.initial else { return Ok(Some(change)) };
+        let start = factors(left, right, right.len() / inp.max(1))?;
+        match each.offset {
+            Offset::Base => {
+                less(&change, &start.times(each.site.scale)).while_doing(&each.site.name).map(Some)
             }
-            _ => Ok(Some(change)),
+            Offset::Shadow => match halves(&change, &start) {
+                Some((trained, start)) => less(&trained, &start).while_doing(&each.site.name).map(Some),
+                None => Ok(Some(change)),
+            },
+            Offset::None => Ok(Some(change)),
         }
     }
 
@@ -92,4 +97,24 @@ impl<'a> Changes<'a> {
         let (norm, tail) = (svd.energy().sqrt(), svd.tail(each.site.rank));
         Ok((svd.head(each.site.rank).balanced(1.0), if norm > 0.0 { tail / norm } else { 0.0 }))
     }
+}
+
+/// What was trained less the start, as factors in which nothing large cancels where both have the same rank.
+pub(super) fn less(trained: &LowRank, start: &LowRank) -> Result<LowRank, LinalgError> {
+    if trained.rank() == start.rank() { trained.moved_from(start) } else { trained.add(&start.times(-1.0)) }
+}
+
+/// The two halves of a path that takes a start back beside the weight, the start's with its sign turned: `None` for a path that
+/// is made otherwise.
+fn halves(path: &LowRank, start: &LowRank) -> Option<(LowRank, LowRank)> {
+    let ((out, inp), rank) = (path.shape(), start.rank());
+    let half = |first: usize| LowRank {
+        left: path.left.as_ref().submatrix(0, first, out, rank).to_owned(),
+        right: path.right.as_ref().submatrix(first, 0, rank, inp).to_owned(),
+    };
+    if path.rank() != 2 * rank || start.shape() != (out, inp) {
+        return None;
+    }
+    let (trained, taken_back) = (half(0), half(rank));
+    (taken_back.right == start.right).then(|| (trained, taken_back.times(-1.0)))
 }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lowrank_attach::{
-    Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs, largest_rank,
-};
+use lowrank_attach::{Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs};
 use lowrank_eval::layout;
 use lowrank_init::{Initialiser, InputsWanted, Leading, Statistic};
 use lowrank_models::network::Text;
@@ -123,13 +121,14 @@ impl Prepared {
         seed: Seed,
     ) -> Result<InputStatistics, AppError> {
         let calibration = self.shown(options, seed, INPUT_BATCHES)?;
-        let most = self.plan.sites.iter().map(|site| largest_rank(initialiser, site)).max().unwrap_or(1);
+        let plan = &self.plan;
+        let most = plan.sites.iter().map(|site| plan.largest_rank(initialiser, site)).max().unwrap_or(1);
         collect_inputs(
             &mut self.model.decoder,
-            &self.plan,
+            plan,
             &calibration,
             initialiser.inputs(most),
-            &|site| largest_rank(initialiser, site),
+            &|site| plan.largest_rank(initialiser, site),
             seed.at("init", "evidence"),
         )
         .input("collecting inputs")

@@ -33,6 +33,8 @@ impl Prepared {
         progress: &mut dyn Progress,
     ) -> Result<Plan, AppError> {
         let Some(init) = initialiser(method)? else { return Ok(plan.clone()) };
+        let chosen = plan.chosen(&self.model.decoder, &*init);
+        let plan = &chosen.while_doing(format!("choosing the ranks of {}", method.name))?;
         // At ρ = 1 every site keeps its rank.
         if init.redistributes().is_none_or(|rho| rho <= 1.0) {
             return Ok(plan.clone());
@@ -96,7 +98,7 @@ impl Prepared {
         }
         if needs.contains(&Need::Inputs) {
             let batches = self.input_batches(options)?;
-            let rank = plan.sites.iter().map(|site| site.rank).max().unwrap_or(1);
+            let rank = plan.sites.iter().map(|site| plan.largest_rank(init, site)).max().unwrap_or(1);
             let asked = init.inputs(rank);
             let exact = if asked.statistic == Statistic::Moments { usize::MAX } else { asked.exact_up_to };
             let tokens = tokens(&shown(1)?);

@@ -14,7 +14,7 @@ use lowrank_models::is_head;
 use lowrank_store::atomic::Existing;
 use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets, TypedFolder};
 
-use super::change::Changes;
+use super::change::{Changes, less};
 use super::handover::Written;
 use super::prepare::{Prepared, Started, form};
 use super::{Adaptation, Method, settings};
@@ -179,8 +179,8 @@ fn directions(changes: &Changes<'_>, each: &Attached) -> Result<LowRank, AppErro
     let trained = factors(part("left")?, part("right")?)?.times(each.site.scale);
     match &each.initial {
         Some((left, right)) if each.offset != lowrank_adapt::Offset::None => {
-            let start = factors(left, right)?.times(-each.site.scale);
-            trained.add(&start).while_doing(&each.site.name)
+            let start = factors(left, right)?.times(each.site.scale);
+            less(&trained, &start).while_doing(&each.site.name)
         }
         _ => Ok(trained),
     }

@@ -167,6 +167,8 @@ fn provenance(
     steps: Option<u64>,
 ) -> BTreeMap<String, String> {
     let choices: Vec<String> = started.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs = method.form_options.iter();
+    let form_choices: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
     let mut facts = vec![
         ("lowrank.version", env!("CARGO_PKG_VERSION").to_owned()),
         (BASE_HASH, prepared.model.hash.clone()),
@@ -174,6 +176,7 @@ fn provenance(
         ("lowrank.init", method.init.clone()),
         ("lowrank.init_options", choices.join(" ")),
         ("lowrank.form", method.form.clone()),
+        ("lowrank.form_options", form_choices.join(" ")),
         (PROMPT, prompt_format(prepared).to_owned()),
         ("lowrank.rank", options.rank.to_string()),
         ("lowrank.seed", options.seed.to_string()),

@@ -200,8 +200,16 @@ impl Prepared {
                 let plan = self.plan.redistributed(initialiser, inputs, seed.at("init", "ranks"));
                 plan.while_doing(format!("giving out the ranks of {name}"))?
             }
-            _ => self.plan.clone(),
+            _ => self.chosen_plan(method)?,
         };
+        if chooses_rank(method)? {
+            let ranks = || plan.sites.iter().map(|site| site.rank);
+            let (least, most) = (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0));
+            progress.say(&format!(
+                "{name}: chose its ranks by the weights: {least} to {most} at {} layers",
+                plan.sites.len()
+            ));
+        }
         let offset = if options.offset == OffsetChoice::Base { Offset::Base } else { Offset::Shadow };
         let way = Way { initialiser: initialiser.as_deref(), form: &*form, offset };
         let attached = attach(
@@ -219,6 +227,20 @@ impl Prepared {
         }
         let moved = largest_difference(&before, &sample_logits(&self.model)?);
         Ok(Started { attached, plan, evidence: found.told, settings, moved, identity })
+    }
+
+    /// The plan with the ranks that the start of a method chooses from the weights; the plan itself where it does not.
+    ///
+    /// # Errors
+    /// [`AppError::Failed`] naming the layer whose rank cannot be chosen.
+    pub(crate) fn chosen_plan(&self, method: &Method) -> Result<Plan, AppError> {
+        match initialiser(method)? {
+            Some(initialiser) => self
+                .plan
+                .chosen(&self.model.decoder, &*initialiser)
+                .while_doing(format!("choosing the ranks of {}", method.name)),
+            None => Ok(self.plan.clone()),
+        }
     }
 
     /// Takes every adapter off and puts replaced weights back.
@@ -251,6 +273,14 @@ fn frozen(model: &Model) -> Result<Vec<(String, Matrix)>, AppError> {
 /// [`AppError::Usage`] for a start that is not known.
 pub(crate) fn replaces_base(method: &Method) -> Result<bool, AppError> {
     Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.replaces_base()))
+}
+
+/// Whether the start of a method chooses the rank of each layer itself.
+///
+/// # Errors
+/// [`AppError::Usage`] for a start that is not known.
+pub(crate) fn chooses_rank(method: &Method) -> Result<bool, AppError> {
+    Ok(initialiser(method)?.is_some_and(|initialiser| initialiser.chooses_rank()))
 }
 
 /// Values that are trained.

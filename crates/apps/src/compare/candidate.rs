@@ -3,7 +3,7 @@
 use lowrank_attach::Plan;
 
 use super::options::{Compare, Equal};
-use crate::adaptation::{Method, Prepared, equal_parameters, total};
+use crate::adaptation::{Method, Prepared, chooses_rank, equal_parameters, total};
 use crate::{AppError, Progress, recipes};
 
 /// One method of a comparison.
@@ -107,17 +107,24 @@ pub(super) fn planned(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Candidate>, AppError> {
     let ground = options.adaptation();
-    let whole = prepared.plan.clone();
+    let planned = prepared.plan.clone();
     let Some(reference) = listed.first().map(|first| first.method.clone()) else { return Ok(Vec::new()) };
+    // The first may choose its ranks; the others then get as many values as those train.
+    let whole = match options.equal {
+        Equal::Rank => planned.clone(),
+        Equal::Parameters => prepared.chosen_plan(&reference)?,
+    };
     let mut candidates = Vec::with_capacity(listed.len());
     for Listed { method, fixed, rates } in listed {
         let plan = match options.equal {
-            Equal::Rank => whole.clone(),
+            Equal::Rank => prepared.chosen_plan(&method)?,
+            Equal::Parameters if candidates.is_empty() => whole.clone(),
+            Equal::Parameters if chooses_rank(&method)? => return Err(chooses_itself(&method)),
             Equal::Parameters => equal_parameters(&whole, &method, &reference)?,
         };
         prepared.plan = plan;
         prepared.admit(&ground, &method)?;
-        let plan = std::mem::replace(&mut prepared.plan, whole.clone());
+        let plan = std::mem::replace(&mut prepared.plan, planned.clone());
         candidates.push(Candidate { method, fixed, rates, plan });
     }
     if options.equal == Equal::Parameters {
@@ -134,6 +141,15 @@ pub(super) fn planned(
         }
     }
     Ok(candidates)
+}
+
+/// A method whose number of values its weights decide cannot be given another's.
+fn chooses_itself(method: &Method) -> AppError {
+    AppError::usage(format!(
+        "--equal parameters: {} chooses the rank of each layer by its weight, so it cannot be given the values of another method; \
+         list it first, choose its rank = fixed, or compare at --equal rank",
+        method.name
+    ))
 }
 
 #[cfg(test)]

@@ -90,9 +90,10 @@ impl Adapters {
         if self.0.iter().any(|adapter| adapter.name == name) {
             return Ok(());
         }
-        let hint = match self.0.is_empty() {
-            true => "none was given: --adapter NAME=DIR".to_owned(),
-            false => nearest(name, self.0.iter().map(|adapter| adapter.name.as_str())),
+        let hint = if self.0.is_empty() {
+            "none was given: --adapter NAME=DIR".to_owned()
+        } else {
+            nearest(name, self.0.iter().map(|adapter| adapter.name.as_str()))
         };
         Err(AppError::usage(format!("{place}: no adapter is called {name:?}; {hint}")))
     }

@@ -60,7 +60,7 @@ pub(super) fn of(path: &Path) -> Result<Inspected, AppError> {
             row.push(shape(&change.shape));
             row.push(change.rank.map_or_else(|| Cell::shown(Value::Null, "–"), Cell::from));
             row.push(Cell::real(change.scale, 3));
-            let norm = change.values.iter().map(|value| value * value).sum::<f64>().sqrt();
+            let norm = change.values.iter().fold(0.0, |sum, value| sum + value * value).sqrt();
             row.push(Cell::real(norm, 4));
             row.push(Cell::real(effective_rank(&change.values), 2));
         }
@@ -149,7 +149,7 @@ fn settings(facts: &mut Facts, folder: &TypedFolder) {
             facts.add("rank_at_the_start", *init_rank);
             facts.add("target_rank", *target_rank);
             let left = folder.modules.iter().filter_map(|module| module.tensor("values"));
-            let left: Vec<usize> = left.map(|values| values.values.len()).collect();
+            let left: Vec<usize> = left.map(|values| directions(&values.values)).collect();
             let mean = left.iter().sum::<usize>() as f64 / left.len().max(1) as f64;
             facts.add("mean_rank", Cell::real(mean, 2));
             facts.add("ranks", left.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
@@ -196,6 +196,11 @@ struct Change {
     values: Vec<f64>,
 }
 
+/// How many of an AdaLoRA's directions do something.
+fn directions(values: &[f32]) -> usize {
+    values.iter().filter(|value| **value != 0.0).count()
+}
+
 /// The change of one layer, where the file alone tells it.
 fn change(
     folder: &TypedFolder,
@@ -223,7 +228,7 @@ fn change(
             let factors = LowRank::from_rows(&left, right, out, inp, rank).input(site)?.times(scale);
             Some(Change {
                 shape: [out, inp],
-                rank: Some(rank),
+                rank: Some(directions(values)),
                 scale,
                 values: factors.factor().input(site)?.values,
             })
@@ -267,8 +272,11 @@ fn change(
     })
 }
 
-/// Sides and singular values of one side of a Kronecker product, whole or as a product itself.
-fn kronecker_side(module: &TypedModule, name: &str) -> Result<Option<([usize; 2], Vec<f64>)>, AppError> {
+/// The shape and the singular values of one side of a Kronecker product.
+type Side = ([usize; 2], Vec<f64>);
+
+/// One side of a Kronecker product, whole or as a product itself.
+fn kronecker_side(module: &TypedModule, name: &str) -> Result<Option<Side>, AppError> {
     let site = module.module.as_str();
     let part =
         |name: &str| module.tensor(name).map(|tensor| (tensor.shape.as_slice(), tensor.values.as_slice()));

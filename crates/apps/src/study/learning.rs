@@ -5,7 +5,6 @@ use lowrank_tensor::to_rows;
 use lowrank_train::{Evaluated, Evaluation, Failure, Objective, Parameter};
 
 use crate::AppError;
-use crate::error::Because;
 use crate::objective::Trainable;
 
 /// A network on batches that are a function of the step.
@@ -25,23 +24,6 @@ impl<'a> Learning<'a> {
     }
 }
 
-/// The gradient of the summed loss of each variable, in their order, and the summed loss.
-pub(super) fn gradients(
-    network: &Mlp,
-    variables: &[Trainable],
-    rows: &Rows,
-) -> Result<(Vec<Vec<f32>>, f64), AppError> {
-    let mut found: Vec<Vec<f32>> = Vec::with_capacity(variables.len());
-    let passed = network.gradients(rows, Recompute::Nothing, false, &mut |gradients| {
-        for each in variables {
-            let zero = || vec![0.0; each.variable.shape().iter().product()];
-            found.push(each.variable.take_gradient(gradients).map_or_else(zero, to_rows));
-        }
-    });
-    let passed = passed.while_doing("differentiating the network")?;
-    Ok((found, passed.loss_sum))
-}
-
 impl Objective for Learning<'_> {
     fn parameters(&self) -> Vec<Parameter> {
         self.variables.iter().map(Trainable::parameter).collect()
@@ -54,8 +36,19 @@ impl Objective for Learning<'_> {
 
     fn gradients(&mut self, step: u64, _micro: u32) -> Result<Evaluated, Failure> {
         let rows = (self.batch)(step)?;
-        let (gradients, loss_sum) = gradients(self.network, self.variables, &rows)?;
-        Ok(Evaluated { loss_sum, weight: rows.len() as f64, tokens: rows.len() as u64, gradients })
+        let mut gradients: Vec<Vec<f32>> = Vec::with_capacity(self.variables.len());
+        let passed = self.network.gradients(&rows, Recompute::Nothing, false, &mut |found| {
+            for each in self.variables {
+                let zero = || vec![0.0; each.variable.shape().iter().product()];
+                gradients.push(each.variable.take_gradient(found).map_or_else(zero, to_rows));
+            }
+        })?;
+        Ok(Evaluated {
+            loss_sum: passed.loss_sum,
+            weight: passed.weight,
+            tokens: rows.len() as u64,
+            gradients,
+        })
     }
 
     /// Measured once, at the end, by whoever trains: there is nothing to stop early for.

@@ -11,7 +11,7 @@ use lowrank_tensor::{Matrix, Var, cpu};
 use lowrank_train::{Group, Run, Schedule, Settings, Shape, Stop, train};
 use serde::Serialize;
 
-use super::learning::{Learning, gradients};
+use super::learning::Learning;
 use crate::AppError;
 use crate::error::Because;
 use crate::objective::Trainable;
@@ -24,8 +24,6 @@ pub(super) const CLASSES: usize = 16;
 const TEACHER: usize = 48;
 /// How much of the second teacher the new task holds.
 const SHIFT: f32 = 1.5;
-/// Rows from which a gradient is taken as evidence.
-const EVIDENCE: usize = 256;
 
 /// How large the problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,13 +47,11 @@ pub struct Size {
 /// A pretrained network, and the task that it does not know.
 pub(super) struct Problem {
     /// `[out, in]`, first layer to last.
-    pub(super) weights: Vec<Matrix>,
+    weights: Vec<Matrix>,
     /// What the new task is learnt from.
     pub(super) train: Rows,
     /// What it is tested on.
     pub(super) test: Rows,
-    /// Gradient of the mean loss on the first rows to learn from, of each weight, as the pretrained network has it.
-    pub(super) gradients: Vec<Vec<f32>>,
     /// Accuracy on the first task after learning it.
     pub(super) first_task: f64,
     /// Accuracy on the new task before learning it.
@@ -100,14 +96,10 @@ impl Problem {
         let rows = second(inputs.rows(seed.at("rows", "train"), size.train)?)?;
         let test_inputs = inputs.rows(seed.at("rows", "test"), size.test)?;
         let (known, test) = (first(test_inputs.clone())?, second(test_inputs)?);
-        let shown = rows.pick(&(0..rows.len().min(EVIDENCE)).collect::<Vec<_>>());
-        let (sums, _) = gradients(&network, &variables, &shown)?;
-        let mean = |sum: Vec<f32>| sum.into_iter().map(|value| value / shown.len() as f32).collect();
         Ok(Problem {
             first_task: network.accuracy(&known).while_doing("testing")?,
             before: network.accuracy(&test).while_doing("testing")?,
             loss_before: network.loss(&rows).while_doing("testing")?,
-            gradients: sums.into_iter().map(mean).collect(),
             weights,
             train: rows,
             test,
@@ -195,7 +187,9 @@ mod tests {
     fn a_problem_is_its_seeds_and_knows_the_first_task_better() {
         let problem = Problem::make(&TINY, Seed(4)).unwrap();
         let again = Problem::make(&TINY, Seed(4)).unwrap();
-        assert_eq!((&problem.train, &problem.gradients), (&again.train, &again.gradients));
+        assert_eq!(problem.train, again.train);
+        let values = |problem: &Problem| problem.weights.iter().map(Matrix::to_f32).collect::<Vec<_>>();
+        assert_eq!(values(&problem), values(&again));
         assert_ne!(problem.train, Problem::make(&TINY, Seed(5)).unwrap().train);
         // Chance is one of sixteen.
         assert!(problem.first_task > 0.25 && problem.before < problem.first_task, "{}", problem.first_task);

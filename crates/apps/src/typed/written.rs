@@ -195,6 +195,12 @@ fn adalora(form: &dyn Form, all: &[(&Attached, Vec<Part>)], told: Told) -> Resul
     for ((each, parts), values) in all.iter().zip(values) {
         let site = each.site.name.as_str();
         let mut stays: Vec<bool> = values.iter().map(|&value| is_new || value != 0.0).collect();
+        // PEFT takes empty tensors for a damaged file: one direction stays, whose value is zero.
+        if !stays.contains(&true)
+            && let Some(first) = stays.first_mut()
+        {
+            *first = true;
+        }
         let rank = stays.iter().filter(|stays| **stays).count();
         let share = each.site.scale / scale;
         let values = staying(values, &stays).map(|value| (f64::from(value) * share) as f32).collect();

@@ -2,9 +2,11 @@
 //! catalogues.
 #![allow(clippy::unwrap_used, clippy::panic)] // A failure here is a failure of the test.
 
+mod edges;
 mod evidence;
 mod inputs;
 mod mounting;
 mod networks;
 mod small;
 mod survey;
+mod switching;

@@ -9,7 +9,6 @@ use lowrank_adapt::forms::Full;
 use lowrank_adapt::{Linear, Offset};
 use lowrank_attach::{
     Attached, Calibration, Collected, Plan, Site, Targets as Chosen, Way, attach, collect, collect_inputs,
-    largest_rank,
 };
 use lowrank_init::{Exactness, Initialiser, Leading, methods};
 use lowrank_models::{
@@ -155,7 +154,7 @@ fn started<N: Network>(
         let leading = |rank| initialiser.leading(rank);
         collect(model, plan, batch, Recompute::Nothing, &leading, Seed(8)).unwrap()
     });
-    let rank = |site: &Site| largest_rank(initialiser, site);
+    let rank = |site: &Site| plan.largest_rank(initialiser, site);
     let most = plan.sites.iter().map(rank).max().unwrap();
     let inputs = needs.contains(&Need::Inputs).then(|| {
         let wanted = initialiser.inputs(most);

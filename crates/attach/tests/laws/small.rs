@@ -3,7 +3,7 @@
 use lowrank_adapt::{Form, Offset};
 use lowrank_attach::{
     AttachError, Attached, Calibration, Collected, Gradients, InputStatistics, Plan, Site, Targets as Chosen,
-    Way, attach, collect, collect_inputs, largest_rank,
+    Way, attach, collect, collect_inputs,
 };
 use lowrank_init::{Initialiser, Leading};
 use lowrank_models::network::Text;
@@ -73,7 +73,7 @@ impl Shown {
             collect(model, plan, &batch, Recompute::Nothing, &|rank| initialiser.leading(rank), Seed(8))
                 .unwrap()
         });
-        let rank = |site: &Site| largest_rank(initialiser, site);
+        let rank = |site: &Site| plan.largest_rank(initialiser, site);
         let most = plan.sites.iter().map(rank).max().unwrap();
         let inputs = needs
             .contains(&Need::Inputs)

@@ -85,8 +85,11 @@ static CARD: Card = Card {
     notes: &[
         "kpm passes over directions that the weight does not have: a start along them is zero and hardly learns",
         "moments of the inputs take 8 bytes times the square of the layer's width, once for layers that share their inputs",
-        "no inverse of the second moment is taken, so the damping is never doubled, as PEFT does until its inverse is good",
-        "PEFT divides each call's inputs by their largest signed entry, so texts weigh differently; here every token weighs the same",
+        "the damping is never doubled, as PEFT does until its inverse is good",
+        "PEFT divides each call's inputs by their largest signed entry, so texts weigh differently and only one can be shown at a time; \
+         here every token weighs the same, in batches of any size: with one text the subspaces agree, with several they do not \
+         (`tests/interop/starts.py`)",
+        "neither an inverse nor a Cholesky solve: U^T * W is S * V^T times the inverse of the moment, whatever its condition",
         "in EVA's comparison it varied much between seeds and needed many samples; compare with pissa",
     ],
 };

@@ -25,7 +25,6 @@ use crate::inputs::{EXACT_UP_TO, MOST_BATCHES, settled};
 use crate::leading::directions;
 use crate::{
     Base, Evidence, InitError, Initialiser, Inputs, InputsWanted, Named, Options, Start, Statistic, Stop,
-    most_rank,
 };
 
 /// Components of the inputs.
@@ -93,8 +92,8 @@ impl Initialiser for Eva {
         &CARD
     }
 
-    fn inputs(&self, rank: usize) -> InputsWanted {
-        let count = most_rank(self.rho, rank, usize::MAX);
+    fn inputs(&self, most: usize) -> InputsWanted {
+        let count = most;
         InputsWanted {
             statistic: Statistic::Components,
             centred: self.center,
@@ -159,7 +158,8 @@ impl Initialiser for Eva {
         let right = Mat::from_fn(rank, site.inp, |i, j| (f64::from(found.right[(i, j)]) * size(i)) as f32);
         let (cosines, carried) = (found.cosines.as_deref(), found.carried.as_deref());
         let state = match found.exact {
-            true => "exact for the tokens seen",
+            true if found.converged => "exact for the tokens seen",
+            true => "of all tokens seen, not the best: their spectrum is too flat to have leading components",
             false if settled(self.stop, self.tau, rank, cosines, carried) => "settled",
             false => "not settled: show it more tokens, or lower tau",
         };

@@ -69,7 +69,8 @@ static CARD: Card = Card {
     notes: &[
         "the new base is the dequantised weight in f32: whoever stores it quantised later must use the same format and block",
         "divided by the scale, which PEFT leaves out: its start is right for alpha = r without rank-stabilised scaling alone",
-        "nf4 without a second quantisation of the scales; PEFT's default is one turn, the paper's five",
+        "nf4 without a second quantisation of the scales; PEFT's default is one turn, the paper's five; PEFT needs bitsandbytes on an \
+         accelerator, and its loop on the same table gives the same codes and subspaces (`tests/interop/starts.py`)",
         "the promise is what any weight keeps; the report says what this one lost",
     ],
 };

@@ -88,6 +88,8 @@ static CARD: Card = Card {
         "made for a form that trains the diagonal of the core alone, r values for each layer, at ranks up to min(out, in)",
         "the first r input features, not the largest components: on weights of a flat spectrum the rest is larger than W",
         "directions are not orthogonal, though the paper says so",
+        "a weight with fewer usable pivots than the rank: the directions beyond are unit vectors, start at 0 whatever init says, and \
+         have no part in the mean",
         "the authors' modes s_uniform, s_normal, ones and zeros are left out: in their code they change the function at step 0",
         "normalise and pivot = rook are ours",
     ],
@@ -97,22 +99,25 @@ impl Loldu {
     /// As in the paper.
     pub const DEFAULT: Loldu = Loldu { init: Diagonal::Lu, normalise: false, pivot: Pivoting::Partial };
 
-    /// Where z starts.
-    fn z(&self, pivots: &[f64], seed: Seed) -> Vec<f64> {
+    /// Where z starts. Directions without a pivot, which come last, start at zero and have no part in the mean.
+    fn z(&self, pivots: &[f64], steps: usize, seed: Seed) -> Vec<f64> {
+        let (all, pivots) = (pivots.len(), &pivots[..steps]);
         let count = pivots.len();
         let mean = pivots.iter().sum::<f64>() / count as f64;
         // The unbiased one; of a single pivot there is none.
         let squares: f64 = pivots.iter().map(|d| (d - mean).powi(2)).sum();
         let deviation = if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 };
         let seed = seed.at("start", "diagonal");
-        match self.init {
+        let mut z = match self.init {
             Diagonal::Lu => pivots.to_vec(),
             Diagonal::Uniform => {
                 seed.uniform(count, 1.0).iter().map(|&x| f64::from(x) * mean.abs() / 2.0).collect()
             }
             Diagonal::Normal => seed.normal(count).iter().map(|&x| mean + f64::from(x) * deviation).collect(),
             Diagonal::Constant => vec![mean; count],
-        }
+        };
+        z.resize(all, 0.0);
+        z
     }
 }
 
@@ -153,13 +158,13 @@ impl Initialiser for Loldu {
             report = report.with(
                 "warning",
                 format!(
-                    "the weight has {} usable pivots, {rank} directions are trained: the rest are unit vectors, which no pivot weighs; \
+                    "the weight has {} usable pivots, {rank} directions are trained: the rest are unit vectors that start at zero; \
                      lower the rank",
                     found.steps
                 ),
             );
         }
-        let Ldu { mut left, diagonal: mut pivots, mut right, .. } = found;
+        let Ldu { mut left, diagonal: mut pivots, mut right, steps, .. } = found;
         if self.normalise {
             for (k, pivot) in pivots.iter_mut().enumerate() {
                 let (l, u) = (left.col(k).norm_l2(), right.row(k).norm_l2());
@@ -168,7 +173,7 @@ impl Initialiser for Loldu {
                 *pivot *= l * u;
             }
         }
-        let z: Vec<f64> = self.z(&pivots, seed).into_iter().map(|z| site.unscaled(z)).collect();
+        let z: Vec<f64> = self.z(&pivots, steps, seed).into_iter().map(|z| site.unscaled(z)).collect();
         let core: Mat<f32> = diagonal(&z);
         let delta = LowRank { left: narrow(left.as_ref()), right: narrow(right.as_ref()) };
         Start::checked_with_core(CARD.name, delta, core, Base::Subtract, report)

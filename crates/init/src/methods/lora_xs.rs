@@ -12,6 +12,7 @@ use faer::Mat;
 use lowrank_linalg::{LowRank, Sketch, Svd, from_rows};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
+use crate::leading::directions;
 use crate::{Base, Evidence, Exactness, GradientMap, InitError, Initialiser, Leading, Named, Options, Start};
 
 /// A small core in fixed bases.
@@ -107,10 +108,19 @@ impl LoraXs {
         if found.svd.values[0] <= 0.0 {
             return Err(InitError::ZeroWeight { method: CARD.name });
         }
-        let report = Report::default()
+        let mut report = Report::default()
             .with("part of the weight's energy in the bases", found.captured())
             .with("largest singular value", found.svd.values[0])
             .with("smallest singular value in the bases", found.svd.values[rank - 1]);
+        let held = directions(&found.svd.values);
+        if held < rank {
+            let warning = format!(
+                "the weight has rank {held}: {} of the {rank} rows of right are zero up to rounding and never move, since right is \
+                 frozen; lower the rank",
+                rank - held
+            );
+            report = report.with("warning", warning);
+        }
         let Svd { left, values, right } = found.svd;
         let sized = |i: usize, j: usize| (f64::from(right[(i, j)]) * values[i]) as f32;
         Ok((LowRank { left, right: Mat::from_fn(rank, right.ncols(), sized) }, report))

@@ -3,7 +3,8 @@
 //!
 //! Needs the weight; leaves the function unchanged to the bit.
 //!
-//! Source: "Minor Component Adaptation (MiCA)", arXiv 2604.01694, 2026, as in PEFT's `init_lora_weights="mica"`, which freezes `left`. That is the form's business:
+//! Source: Rüdiger, Raschka, "MiCA Learns More Knowledge Than LoRA and Full Fine-Tuning" (Minor Component Adaptation), 2026, as in PEFT's
+//! `init_lora_weights="mica"`, which freezes `left`. That is the form's business:
 //! with a form that trains both, `left` moves as soon as `right` is not zero.
 
 use faer::Mat;
@@ -21,8 +22,8 @@ static CARD: Card = Card {
     kind: Kind::Initialiser,
     summary: "left = the left singular vectors of the r smallest singular values of W, right = 0; left is meant to stay frozen",
     source: Source {
-        authors: "Hugging Face PEFT, after arXiv 2604.01694",
-        title: "Minor Component Adaptation (MiCA)",
+        authors: "Rudiger, Raschka",
+        title: "MiCA Learns More Knowledge Than LoRA and Full Fine-Tuning",
         year: 2026,
         link: "https://arxiv.org/abs/2604.01694",
     },

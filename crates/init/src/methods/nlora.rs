@@ -21,6 +21,7 @@ pub use card::{Block, Pick, Residual};
 
 use self::card::CARD;
 use crate::diagonal::diagonal;
+use crate::leading::directions;
 use crate::{Base, Evidence, InitError, Initialiser, Named, Options, Start};
 
 /// Blocks of the weight.
@@ -45,6 +46,17 @@ struct Blocks {
     left: Mat<f32>,
     core: Mat<f64>,
     right: Mat<f32>,
+}
+
+impl Blocks {
+    /// How many directions both the columns and the rows span, of the rank.
+    fn directions(&self) -> Result<usize, InitError> {
+        let span = |block: MatRef<'_, f32>| -> Result<usize, InitError> {
+            let found = svd_in_f64(block).map_err(InitError::linalg(CARD.name))?;
+            Ok(directions(&found.values))
+        };
+        Ok(span(self.left.as_ref())?.min(span(self.right.as_ref())?))
+    }
 }
 
 impl Nlora {
@@ -181,6 +193,7 @@ impl Initialiser for Nlora {
             return Err(InitError::ZeroWeight { method: CARD.name });
         }
         let blocks = self.choose(weight, rank, seed)?;
+        let held = blocks.directions()?;
         if energy(blocks.core.as_ref()) == 0.0 {
             return Err(InitError::ZeroBlock { method: CARD.name, rank });
         }
@@ -198,6 +211,13 @@ impl Initialiser for Nlora {
             LowRank { left: multiply(delta.left.as_ref(), core.as_ref()), right: delta.right.clone() };
         if let Ok(norm) = product.norm() {
             report = report.with("size of the start, relative to the weight", site.scale * norm / size);
+        }
+        if held < rank {
+            let warning = format!(
+                "the {rank} rows and columns that the start is made of span {held} directions: a core between them changes no more \
+                 than that; lower the rank, or choose rows = pivoted and columns = pivoted"
+            );
+            report = report.with("warning", warning);
         }
         let base = if self.residual == Residual::Subtract { Base::Subtract } else { Base::Keep };
         Start::checked_with_core(CARD.name, delta, core, base, report)

@@ -52,8 +52,8 @@ static CARD: Card = Card {
         meaning: "QR of the first r columns as in the paper and PEFT, or of those that hold most of the weight",
     }],
     notes: &[
-        "at a scale above 1 the start is larger than the part of the weight that it stands for, and taking it back cancels in f32: take \
-         alpha = r",
+        "at a scale above 1 the start is larger than the part of the weight that it stands for, and taking it back cancels in f32 while \
+         it trains: take alpha = r. What is exported holds differences of factors, which do not cancel",
         "not divided by the scale, as in PEFT: the base keeps (1 - scale) times the first r columns",
         "without pivoting the directions are the first r input features, whatever they mean; pivot = columns is ours",
         "diag(R) is made non-negative; PEFT leaves the signs to LAPACK",

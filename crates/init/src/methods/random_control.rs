@@ -14,7 +14,7 @@ use lowrank_linalg::{LowRank, multiply, narrow, orthonormal_basis, qr, widen};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Seed, Source};
 
 use super::Pissa;
-use crate::{Base, Evidence, InitError, Initialiser, Leading, Options, Site, Start, by_name};
+use crate::{Evidence, InitError, Initialiser, InputsWanted, Leading, Options, Site, Start, by_name};
 
 /// Another method without its directions.
 pub struct RandomControl {
@@ -54,8 +54,7 @@ static CARD: Card = Card {
     notes: &[
         "not a method to train with: it says how much of another start is direction and how much is size",
         "needs and promise are those of the method it is the control of; here those of pissa are listed",
-        "ranks stay as planned, also where the other method moves them, and what layers are fed is shown by all of its moments: the \
-         control of eva is eva-control, or this one of eva with rho = 1",
+        "ranks are those of the other method, also where it moves or chooses them (eva, svfit): what is lost is the directions alone",
         "methods that put a quantised weight in the base's place have no such control and are refused",
         "lora-ga-control is the older control of lora-ga, which needs no gradient; this one measures sizes on the real start",
     ],
@@ -107,6 +106,26 @@ impl Initialiser for RandomControl {
         self.of().leading(rank)
     }
 
+    fn inputs(&self, most: usize) -> InputsWanted {
+        self.of().inputs(most)
+    }
+
+    fn redistributes(&self) -> Option<f64> {
+        self.of().redistributes()
+    }
+
+    fn ratios(&self, seen: &Evidence<'_>, most: usize, seed: Seed) -> Result<Vec<f64>, InitError> {
+        self.of().ratios(seen, most, seed)
+    }
+
+    fn chooses_rank(&self) -> bool {
+        self.of().chooses_rank()
+    }
+
+    fn chosen_rank(&self, seen: &Evidence<'_>, planned: usize) -> Result<usize, InitError> {
+        self.of().chosen_rank(seen, planned)
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         let pairs: Vec<String> = self.with.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let with = if pairs.is_empty() { "none".to_owned() } else { pairs.join(", ") };
@@ -124,6 +143,9 @@ impl Initialiser for RandomControl {
         if of.card().name == CARD.name {
             return Err(options.bad("of").into());
         }
+        if of.replaces_base() {
+            return Err(InitError::NoControl { method: CARD.name, of: of.card().name });
+        }
         Ok(Box::new(RandomControl { of: Of::Chosen(of), with }))
     }
 
@@ -133,9 +155,6 @@ impl Initialiser for RandomControl {
             InitError::Missing { need, .. } => InitError::Missing { method: CARD.name, need },
             error => error,
         })?;
-        if matches!(start.base, Base::Replace(_)) {
-            return Err(InitError::NoControl { method: CARD.name, of: self.of().card().name });
-        }
         let turned = |matrix: MatRef<'_, f32>, name: &str| turned(matrix, seed.at("control", name));
         let left = turned(start.delta.left.as_ref(), "left")?;
         let right = turned(start.delta.right.transpose(), "right")?.transpose().to_owned();

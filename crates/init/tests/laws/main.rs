@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy sees only the #[test] functions here as tests")]
 
+mod edges;
 mod world;
 
 use std::collections::BTreeSet;

@@ -98,9 +98,13 @@ pub(super) static CARD: Card = Card {
         "in the paper's own sweep (Llama-2-7B, GSM8K) rho = 1 did best: giving ranks out anew did not help there",
         "rows have norm 1, those of kaiming 0.58, so the gradient of left is about three times that of a LoRA for the size alone: \
          compare with eva-control",
+        "holds at least as much of the inputs' variance as PEFT's on the same batches (`tests/interop/starts.py`): that cuts its \
+         incremental SVD at the rank and stops at single cosines",
         "equal ratios go by component and then by the model's order, where PEFT's sort leaves them to chance",
         "the alpha of a layer whose rank changed keeps its scale, also with rank-stabilised scaling, where PEFT's does not",
-        "layers up to 2048 wide take moments of all batches, at most 256; wider ones stop when they have settled",
+        "layers up to 2048 wide (and those of which as many components are wanted as they are wide) take moments of all batches; \
+         wider ones stop when they have settled, or are cut at 256 batches if all were seen by then, and say so",
+        "rho asks for no more than the shorter side of a layer, nor than the sum of all ranks",
         "settled by cosine is not the same as equal to all data's components: with equal variances single components never \
          settle, hence stop = captured by default",
     ],
