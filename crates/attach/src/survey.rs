@@ -368,6 +368,8 @@ fn components(
         right: found.svd.right,
         energy: energy(about.as_ref()),
         exact: true,
+        // A fixed number of passes, which nothing judges.
+        converged: false,
         cosines: None,
         carried: None,
     })
