@@ -61,7 +61,7 @@ fn tune_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Tu
     }
     let begun = progress.now();
     let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &methods, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
     if options.resume
         && let Some(own) = methods.first()
@@ -143,7 +143,7 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
     let begun = progress.now();
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &methods, progress);
     let [method] = &methods[..] else {
         return Err(AppError::usage("`init` starts one adapter"));
     };
@@ -216,8 +216,8 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
     )
 }
 
-/// What [`tune`] would adapt, with its predicted memory and time; nothing is computed but one product, to know the
-/// machine's rate.
+/// What [`tune`] would adapt, with its predicted memory and time. Little is computed: one product, to know the machine's rate; and for
+/// a start that gives out ranks anew, the inputs by which it does.
 ///
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
@@ -242,11 +242,11 @@ fn predicted_on<N: Subject>(
 ) -> Result<DryRun, AppError> {
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
-    if let [method] = &methods[..] {
-        prepared.plan = prepared.chosen_plan(method)?;
-    }
-    prepared.describe(&ground, progress);
-    adaptation::predict(&prepared, &ground, &methods, train, progress)
+    prepared.describe(&ground, &methods, progress);
+    let plan = prepared.plan.clone();
+    let planned: Vec<adaptation::Planned<'_>> =
+        methods.iter().map(|method| adaptation::Planned { method, plan: &plan, given: None }).collect();
+    adaptation::predict(&mut prepared, &ground, &planned, train, progress)
 }
 
 /// What [`init`] would start, as [`dry_run`].

@@ -14,6 +14,7 @@ mod basis;
 pub mod combination;
 mod components;
 mod error;
+mod gram;
 mod incremental_svd;
 mod iteration;
 mod ldu;
@@ -32,6 +33,7 @@ mod svd;
 
 pub use components::Components;
 pub use error::LinalgError;
+pub use gram::singular_values;
 pub use incremental_svd::IncrementalSvd;
 pub use iteration::{Side, SubspaceIteration};
 pub use ldu::{Ldu, Pivoting, ldu, pivot_rows};
