@@ -54,7 +54,7 @@ fn a_new_head_is_trained_with_each_start_and_read_back() {
     let folder = ready(&[]);
     for method in ["lora", "eva", "lora-ga"] {
         let (out, run) = (format!("adapter-{method}"), format!("run-{method}"));
-        let more = ["--method", method, "--steps", "40", "--out", &out, "--run", &run];
+        let more = ["--method", method, "--steps", "120", "--out", &out, "--run", &run];
         let told = folder.tell(&tune(&more)).1;
         assert!(told.contains("the head is new, for 4 classes"), "{told}");
         assert!(
