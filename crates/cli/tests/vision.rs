@@ -167,7 +167,7 @@ fn what_cannot_be_learned_from_is_refused() {
     let labels = folder.path().join("train-labels-idx1-ubyte");
     let kept = std::fs::read(&labels).unwrap();
     std::fs::write(&labels, &kept[..kept.len() - 1]).unwrap();
-    folder.refuse(&on(&[]), 2, &["train-labels-idx1-ubyte", "55 bytes where the header says 56"]);
+    folder.refuse(&on(&[]), 2, &["train-labels-idx1-ubyte", "47 bytes where the header says 48"]);
     std::fs::remove_file(&labels).unwrap();
     folder.refuse(&on(&[]), 2, &["no labels beside it", "train-labels-idx1-ubyte"]);
     std::fs::write(&labels, &kept).unwrap();
