@@ -41,7 +41,7 @@ fn answers_are_learned_with_each_start_and_read_back() {
         let (out, run) = (format!("adapter-{method}"), format!("run-{method}"));
         let told = folder.tell(&tune(&["--method", method, "--steps", "30", "--out", &out, "--run", &run])).1;
         assert!(told.contains("T5 of 1 and 1 layers"), "{told}");
-        assert!(told.contains("⟦the sum is zero</s>⟧") || told.contains("⟦the"), "{told}");
+        assert!(told.contains("⟦ the sum is zero </s>⟧"), "{told}");
         let config = std::fs::read_to_string(folder.path().join(&out).join("adapter_config.json")).unwrap();
         assert!(config.contains("SEQ_2_SEQ_LM"), "{config}");
         let after = loss(&folder, &["--adapter", &out]);

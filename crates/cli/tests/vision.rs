@@ -54,7 +54,7 @@ fn a_new_head_is_trained_with_each_start_and_read_back() {
     let folder = ready(&[]);
     for method in ["lora", "eva", "lora-ga"] {
         let (out, run) = (format!("adapter-{method}"), format!("run-{method}"));
-        let more = ["--method", method, "--steps", "40", "--out", &out, "--run", &run];
+        let more = ["--method", method, "--steps", "120", "--out", &out, "--run", &run];
         let told = folder.tell(&tune(&more)).1;
         assert!(told.contains("the head is new, for 4 classes"), "{told}");
         assert!(
@@ -167,7 +167,7 @@ fn what_cannot_be_learned_from_is_refused() {
     let labels = folder.path().join("train-labels-idx1-ubyte");
     let kept = std::fs::read(&labels).unwrap();
     std::fs::write(&labels, &kept[..kept.len() - 1]).unwrap();
-    folder.refuse(&on(&[]), 2, &["train-labels-idx1-ubyte", "55 bytes where the header says 56"]);
+    folder.refuse(&on(&[]), 2, &["train-labels-idx1-ubyte", "47 bytes where the header says 48"]);
     std::fs::remove_file(&labels).unwrap();
     folder.refuse(&on(&[]), 2, &["no labels beside it", "train-labels-idx1-ubyte"]);
     std::fs::write(&labels, &kept).unwrap();
