@@ -138,6 +138,11 @@ fn png(bytes: &[u8]) -> Result<Image, ImageError> {
 
 fn jpeg(bytes: &[u8]) -> Result<Image, ImageError> {
     let damaged = |problem: String| ImageError::Damaged { format: "JPEG", problem };
+    // The decoder fills up what is cut off with grey. No other data hold the marker of the end behind the last scan's.
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    if last(0xd9) <= last(0xda) {
+        return Err(damaged("it ends before its end".to_owned()));
+    }
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
     decoder.decode_headers().map_err(|error| damaged(error.to_string()))?;
     let (width, height) = decoder.dimensions().ok_or_else(|| damaged("it has no size".to_owned()))?;
