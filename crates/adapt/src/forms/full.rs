@@ -64,7 +64,17 @@ impl Form for Full {
     }
 
     fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
-        Footprint { trained: shape[0] * shape[1], ..Footprint::dense(shape, 1) }
+        let [out, inp] = shape;
+        match self.bias {
+            false => Footprint { trained: out * inp, ..Footprint::dense(shape, 1) },
+            // With a bias the change has a product of its own and is not added to the weight.
+            true => Footprint {
+                trained: out * inp + out,
+                keeps_inputs: true,
+                products: out * inp,
+                ..Footprint::default()
+            },
+        }
     }
 
     fn reach(&self) -> Reach {
