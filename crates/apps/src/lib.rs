@@ -17,6 +17,7 @@ mod error;
 pub mod evaluate;
 pub mod export;
 pub mod generate;
+mod ground;
 pub mod inspect;
 mod interval;
 pub mod merge;

@@ -16,10 +16,10 @@ use lowrank_task::{Batching, TaskError, TokenizedQuestion};
 use lowrank_train::Failure;
 use serde::Serialize;
 
-use crate::adaptation::Adaptation;
 use crate::choices::{FormatChoice, Shown, TaskChoice};
 use crate::data::Data;
 use crate::error::Because;
+use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
 
 /// The batches of one epoch.

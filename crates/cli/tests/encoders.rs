@@ -96,7 +96,7 @@ fn encoder(folder: &Folder) {
 /// Sentences that say what they are labelled with.
 fn reviews(label: impl Fn(bool, usize) -> Value) -> String {
     let line = |index: usize| {
-        let good = index % 2 == 0;
+        let good = index.is_multiple_of(2);
         let word = match (good, index % 3) {
             (true, 0) => "clean",
             (true, _) => "good",
@@ -229,7 +229,7 @@ fn numbers_and_hidden_tokens_are_told_of_by_their_own_measures() {
 fn a_big_bench_task_is_learned_without_its_empty_examples_and_evaluated() {
     let folder = ready();
     let example = |index: usize| {
-        let (text, good) = (["the room was clean", "the food was bad"][index % 2], index % 2 == 0);
+        let (text, good) = (["the room was clean", "the food was bad"][index % 2], index.is_multiple_of(2));
         let scores = json!({"good": u8::from(good), "bad": u8::from(!good)});
         json!({"input": format!("{text}{}", [" and", " and very", ""][index % 3]), "target_scores": scores})
     };

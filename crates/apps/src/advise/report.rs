@@ -17,7 +17,6 @@ pub(super) fn page<N: Subject>(prepared: &Prepared<N>, options: &Advise, advice:
         plots: plots(advice),
         details: vec![spectra(advice), ranks(advice), seen(advice)],
         recipe: String::new(),
-        ..Page::default()
     }
 }
 

@@ -15,10 +15,10 @@ use lowrank_tensor::to_rows;
 use lowrank_train::Failure;
 
 use super::{Epoch, Laying, Opened, Order, Sides, Subject};
-use crate::adaptation::Adaptation;
 use crate::choices::{FormatChoice, Shown};
 use crate::data::{self, Data, Reading, read};
 use crate::error::Because;
+use crate::ground::Adaptation;
 use crate::model::{PROMPT, write_directory};
 use crate::objective::batches;
 use crate::{AppError, Model, Progress, questions};

@@ -17,10 +17,10 @@ use lowrank_train::Failure;
 use serde_json::Value;
 
 use super::{Epoch, Laying, Opened, Order, Score, Sides, Subject};
-use crate::adaptation::Adaptation;
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, TaskChoice, Widen};
 use crate::data::{Data, labelled};
 use crate::error::Because;
+use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
 
 /// Longest sequence where nothing else is asked: encoders are trained on no longer ones.
@@ -403,13 +403,16 @@ pub(crate) fn hiding(model: &Model<Encoder>) -> Result<Hiding, AppError> {
     Ok(Hiding { mask, vocabulary: tokenizer.vocabulary_size() as u32 })
 }
 
+/// What was made of a file.
+type Read = (Vec<Sequence>, SequenceSummary);
+
 /// Examples to train on and held out, and what was read of a file of held-out data.
 type Parts = (Vec<Sequence>, Vec<Sequence>, Option<SequenceSummary>);
 
 fn split(
     options: &Adaptation,
     all: Vec<Sequence>,
-    read: &dyn Fn(&Path) -> Result<(Vec<Sequence>, SequenceSummary), AppError>,
+    read: &dyn Fn(&Path) -> Result<Read, AppError>,
 ) -> Result<Parts, AppError> {
     if !(0.0..=0.9).contains(&options.held_out) {
         return Err(AppError::usage(format!("--held-out {}: give a share from 0 to 0.9", options.held_out)));

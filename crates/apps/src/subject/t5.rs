@@ -16,10 +16,10 @@ use lowrank_tensor::{cpu, to_rows};
 use lowrank_train::Failure;
 
 use super::{Epoch, Laying, Opened, Order, Sides, Subject};
-use crate::adaptation::Adaptation;
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::{self, Data, pair_records};
 use crate::error::Because;
+use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
 
 /// Longest text of a side where nothing else is asked: T5 was trained on no longer ones.

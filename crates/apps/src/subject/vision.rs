@@ -17,10 +17,10 @@ use serde_json::Value;
 
 use super::encoder::{CLASSES, best};
 use super::{Epoch, Opened, Order, Score, Sides, Subject};
-use crate::adaptation::Adaptation;
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::Data;
 use crate::error::Because;
+use crate::ground::Adaptation;
 use crate::pictures::{self, Pictures};
 use crate::{AppError, Model, Progress};
 

@@ -33,7 +33,7 @@ fn changed(model: &mut Decoder, layer: &str, value: impl Fn(usize, usize) -> f32
 /// Whose up projection has rank 1 and rows of zeros.
 fn deficient() -> Decoder {
     let mut model = model();
-    let row = |i: usize| if i % 5 == 0 { 0.0 } else { (i as f32 * 0.7).sin() };
+    let row = |i: usize| if i.is_multiple_of(5) { 0.0 } else { (i as f32 * 0.7).sin() };
     changed(&mut model, DEFICIENT, |i, j| 0.2 * row(i) * (1.0 + j as f32).cos());
     model
 }

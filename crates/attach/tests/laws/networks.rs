@@ -149,7 +149,8 @@ fn started<N: Network>(
     initialiser: &dyn Initialiser,
 ) -> Vec<Attached> {
     let needs = initialiser.needs();
-    (model.backward.take(), model.forward.take());
+    model.backward.set(0);
+    model.forward.set(0);
     let gradients = needs.contains(&Need::Gradient).then(|| {
         let leading = |rank| initialiser.leading(rank);
         collect(model, plan, batch, Recompute::Nothing, &leading, Seed(8)).unwrap()
