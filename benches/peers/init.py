@@ -9,7 +9,7 @@ Prints one JSON object:
     seconds          wall time of the start alone: the model is loaded before, nothing is saved
     cpu_seconds      CPU time of the process in it, all threads together
     peak_growth_mb   peak resident memory (2^20 bytes) in it, less the resident memory before
-    energy           pissa*: mean over the layers of |scale B A|^2 / |W|^2, the part of the weight's energy that is trained
+    energy           pissa*, olora: mean over the layers of |scale B A|^2 / |W|^2, the part of the weight's energy that is trained
 
 What is timed is PEFT's own public road: `get_peft_model` with `init_lora_weights`, behind `preprocess_loraga` or `preprocess_corda`
 where there is one, before `initialize_lora_eva_weights` where there is that.
@@ -103,7 +103,7 @@ def main() -> None:
         gram = (b.double().T @ b.double()) @ (a.double() @ a.double().T)
         shares.append((module.scaling["default"] ** 2 * gram.trace() / weight.double().square().sum()).item())
     report["sites"] = len(shares)
-    if args.method.startswith("pissa"):
+    if args.method.startswith("pissa") or args.method == "olora":
         report["energy"] = sum(shares) / len(shares)
     print(json.dumps(report))
 

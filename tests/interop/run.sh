@@ -37,7 +37,7 @@ fi
 scripts=("$@")
 whole=0
 if [[ ${#scripts[@]} == 0 ]]; then
-    scripts=(forward pissa lora_ga starts adapters encoders combine typed_peft roads)
+    scripts=(forward pissa lora_ga starts adapters encoders vision_t5 combine typed_peft roads)
     whole=1
     rm -rf "$work/results"
 fi

@@ -3,7 +3,7 @@
 use lowrank_record::{Card, Options, Seed};
 use lowrank_tensor::{Device, Matrix, Tensor, Var};
 
-use crate::{AdaptError, Allocator, Part};
+use crate::{AdaptError, Allocator, Footprint, Part, Reach};
 
 /// A way to parametrise a change of a weight `[out, in]`, with its choices made.
 pub trait Form: Send + Sync {
@@ -23,6 +23,14 @@ pub trait Form: Send + Sync {
 
     /// What it begins with.
     fn takes(&self) -> Takes;
+
+    /// What it takes on a weight `[out, in]` at this rank, with a start that is taken back in this way.
+    fn footprint(&self, shape: [usize; 2], rank: usize, offset: Offset) -> Footprint;
+
+    /// Which changes of the weight its trained values reach at the start.
+    fn reach(&self) -> Reach {
+        Reach::Other
+    }
 
     /// What decides over all sites together while they are trained for `steps` optimiser steps: of sites of these `[out, r, in]`,
     /// in a fixed order. `None` for a form whose sites know nothing of each other.

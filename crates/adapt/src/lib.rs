@@ -6,6 +6,7 @@
 
 mod allocator;
 mod error;
+mod footprint;
 mod form;
 pub mod forms;
 mod linear;
@@ -14,6 +15,7 @@ mod rank_schedule;
 
 pub use allocator::{Allocator, Trained};
 pub use error::AdaptError;
+pub use footprint::{Footprint, Reach, trained};
 pub use form::{Adapter, Effect, Form, Layer, LowRankPath, OfProduct, Offset, Site, Start, Takes};
 pub use linear::{Linear, Mounted, Weight};
 pub use part::Part;

@@ -14,7 +14,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lowrank_models::{Decoder, Encoder};
+use lowrank_models::{Decoder, Encoder, T5, Vision};
 
 pub use options::{Compare, Equal};
 pub use outcome::{Compared, Entry, Planned};
@@ -40,6 +40,8 @@ pub fn compare(options: &Compare, progress: &mut dyn Progress) -> Result<Compare
     match kind(&options.adaptation())? {
         Kind::Decoder => compare_on::<Decoder>(&options, progress),
         Kind::Encoder => compare_on::<Encoder>(&options, progress),
+        Kind::Vision => compare_on::<Vision>(&options, progress),
+        Kind::T5 => compare_on::<T5>(&options, progress),
     }
 }
 
@@ -49,7 +51,7 @@ fn compare_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Res
     let begun_at = progress.now();
     let ground = options.adaptation();
     let mut prepared = Prepared::<N>::open(&ground, &[], progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &[], progress);
     let halves = Halves::of(&mut prepared)?;
     let candidates = candidate::planned(listed, options, &mut prepared, progress)?;
     let questions = match &options.questions {
@@ -104,8 +106,7 @@ fn compare_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Res
     Ok(compared)
 }
 
-/// What [`compare`] would run, and about how long it would take; nothing is computed but one product, to know the machine's
-/// rate.
+/// What [`compare`] would run, and about how long it would take; little is computed, as in [`crate::tune::dry_run`].
 ///
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that it would refuse.
@@ -114,20 +115,34 @@ pub fn dry_run(options: &Compare, progress: &mut dyn Progress) -> Result<Planned
     match kind(&options.adaptation())? {
         Kind::Decoder => planned_on::<Decoder>(&options, progress),
         Kind::Encoder => planned_on::<Encoder>(&options, progress),
+        Kind::Vision => planned_on::<Vision>(&options, progress),
+        Kind::T5 => planned_on::<T5>(&options, progress),
     }
 }
 
 fn planned_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Result<Planned, AppError> {
+    let (mut prepared, candidates) = checked::<N>(options, progress)?;
+    let methods: Vec<adaptation::Planned<'_>> = candidates
+        .iter()
+        .map(|each| adaptation::Planned { method: &each.method, plan: &each.plan, given: None })
+        .collect();
+    let one = adaptation::Adaptation { steps: Some(options.steps.unwrap_or(1)), ..options.adaptation() };
+    let predicted = adaptation::predict(&mut prepared, &one, &methods, true, progress)?;
+    Ok(Planned::new(options, &candidates, &predicted))
+}
+
+/// Everything that is refused before anything is computed.
+fn checked<N: Subject>(
+    options: &Compare,
+    progress: &mut dyn Progress,
+) -> Result<(Prepared<N>, Vec<Candidate>), AppError> {
     let listed = candidate::listed(options)?;
     let ground = options.adaptation();
     let mut prepared = Prepared::<N>::open(&ground, &[], progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &[], progress);
     Halves::of(&mut prepared)?;
     let candidates = candidate::planned(listed, options, &mut prepared, progress)?;
-    let methods: Vec<adaptation::Method> = candidates.iter().map(|each| each.method.clone()).collect();
-    let one = adaptation::Adaptation { steps: Some(options.steps.unwrap_or(1)), ..ground };
-    let predicted = adaptation::predict(&prepared, &one, &methods, true, progress)?;
-    Ok(Planned::new(options, &candidates, &predicted))
+    Ok((prepared, candidates))
 }
 
 /// The options as a recipe, checked against model and data, every default filled in.
@@ -135,8 +150,14 @@ fn planned_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Res
 /// # Errors
 /// As [`dry_run`].
 pub fn recipe(options: &Compare, progress: &mut dyn Progress) -> Result<String, AppError> {
-    dry_run(options, progress)?;
-    crate::options::print(&options.resolved()?)
+    let options = options.resolved()?;
+    match kind(&options.adaptation())? {
+        Kind::Decoder => drop(checked::<Decoder>(&options, progress)?),
+        Kind::Encoder => drop(checked::<Encoder>(&options, progress)?),
+        Kind::Vision => drop(checked::<Vision>(&options, progress)?),
+        Kind::T5 => drop(checked::<T5>(&options, progress)?),
+    }
+    crate::options::print(&options)
 }
 
 /// What decides every run's numbers besides method, seed and steps.

@@ -74,7 +74,7 @@ pub fn read(reading: &Reading<'_>, model: &Model, seed: Seed) -> Result<Data, Ap
 }
 
 /// At most so many examples, drawn from all over the file, in its order.
-fn sample(examples: Vec<Example>, at_most: usize, seed: Seed) -> Vec<Example> {
+pub(crate) fn sample(examples: Vec<Example>, at_most: usize, seed: Seed) -> Vec<Example> {
     if examples.len() <= at_most {
         return examples;
     }
@@ -171,6 +171,26 @@ fn without_text(task: &mut serde_json::Value) -> usize {
     };
     examples.retain(|example| !blank(example));
     before - examples.len()
+}
+
+/// The first `limit` records of a file, 0 for all, for an encoder–decoder, and how many examples of a BIG-bench task have no
+/// single best choice.
+///
+/// # Errors
+/// [`AppError::Usage`] naming the file and the line.
+pub(crate) fn pair_records(file: &Path, limit: usize) -> Result<(Records, usize), AppError> {
+    let name = file.display();
+    if !file.is_file() {
+        return Err(AppError::usage(format!("no data file at {name}")));
+    }
+    match extension(file) {
+        "jsonl" | "ndjson" => Ok((lines(file, limit)?, 0)),
+        "json" => document(file, limit),
+        other => Err(AppError::usage(format!(
+            "{name}: .{other} files are not read for an encoder-decoder; write one JSON object a line into a .jsonl file \
+             (prompt/completion or question/answer), or give a BIG-bench task.json"
+        ))),
+    }
 }
 
 /// The first `limit` records of a file as labelled texts, 0 for all, and how many examples of a BIG-bench task were left out. Of

@@ -1,6 +1,9 @@
 //! `lowrank eval`: perplexity, multiple choice, or the logits themselves, of a model with or without an adapter.
 
 mod encoder;
+mod measured;
+mod t5;
+mod vision;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,8 +18,9 @@ use crate::choices::{FormatChoice, LossOn, TaskChoice, Widen};
 use crate::data::{dataset, token_rows};
 use crate::error::Because;
 use crate::objective::batches;
-use crate::subject::Score;
+use crate::subject::{Kind, Score, kind_of};
 use crate::{AppError, Model, Progress, questions};
+use measured::measured;
 
 /// What to evaluate on.
 #[derive(Debug, Clone, clap::Args)]
@@ -137,6 +141,13 @@ pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evalu
     }
     if let Some(task) = options.task {
         return encoder::evaluate(options, task, progress);
+    }
+    if let Some(path) = &options.model {
+        match kind_of(path)? {
+            Some(Kind::Vision) => return vision::evaluate(options, path, progress),
+            Some(Kind::T5) => return t5::evaluate(options, path, progress),
+            _ => {}
+        }
     }
     if options.dump_logits.is_some() && options.tokens.is_none() {
         return Err(AppError::usage(

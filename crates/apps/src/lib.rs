@@ -1,10 +1,12 @@
 //! Applications that compose the rooms below; each is a module with its options and one function.
 //!
-//! [`tune`] and `init` start and train adapters, [`compare`] finds out which method suits a model and its data, [`combine`],
+//! [`tune`] and `init` start and train adapters, [`advise`] looks at model and data before, [`compare`] finds out which
+//! method suits them, [`combine`],
 //! [`merge`] and [`export`] hand them on and verify what they wrote, [`inspect`], [`evaluate`] and [`generate`] look at models,
 //! [`pretrain`] makes a small one, [`catalogue`] and [`mod@reference`] print the cards.
 
 mod adaptation;
+pub mod advise;
 pub mod catalogue;
 mod choices;
 pub mod combine;
@@ -23,6 +25,7 @@ mod objective;
 pub mod options;
 mod output;
 mod page;
+mod pictures;
 pub mod pretrain;
 mod progress;
 mod questions;
@@ -38,7 +41,7 @@ mod verify;
 mod vocabulary;
 mod watch;
 
-pub use adaptation::{DryRun, RunSummary, SiteChange};
+pub use adaptation::{DryRun, Predicted, RunSummary, SiteChange};
 pub use error::AppError;
 pub use lowrank_tensor::keep_memory;
 pub use model::Model;

@@ -1,9 +1,10 @@
 //! A self-contained page of a run: facts, curves as inline SVG, and a table of sites. No script, no network.
 
+mod plot;
+
 use std::fmt::Write as _;
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
+pub use plot::{Bar, Line, Plot};
 
 use crate::AppError;
 
@@ -18,36 +19,12 @@ pub struct Page {
     pub facts: Vec<(String, String)>,
     /// One entry for each plot.
     pub plots: Vec<Plot>,
-    /// Tables with a caption, a head and rows.
+    /// Tables with a caption, a head and rows, above the plots.
     pub tables: Vec<Table>,
+    /// Tables below the plots, folded up.
+    pub details: Vec<Table>,
     /// A text shown as it is: the recipe.
     pub recipe: String,
-}
-
-/// A line plot.
-#[derive(Debug, Clone, Default)]
-pub struct Plot {
-    /// What is shown.
-    pub caption: String,
-    /// Label of the horizontal axis, with its unit.
-    pub x: String,
-    /// Label of the vertical axis, with its unit.
-    pub y: String,
-    /// The lines.
-    pub lines: Vec<Line>,
-}
-
-/// One line of a plot.
-#[derive(Debug, Clone, Default)]
-pub struct Line {
-    /// Name in the legend.
-    pub name: String,
-    /// Points in the order of x.
-    pub points: Vec<(f64, f64)>,
-    /// Whether single points are marked: sparse measurements such as evaluations.
-    pub marked: bool,
-    /// Lowest and highest value at an x, drawn as a band behind the line; in the order of x.
-    pub band: Vec<(f64, f64, f64)>,
 }
 
 /// A table.
@@ -55,26 +32,32 @@ pub struct Line {
 pub struct Table {
     /// What is shown.
     pub caption: String,
+    /// How to read it.
+    pub note: String,
     /// Names of the columns.
     pub head: Vec<String>,
     /// Cells, a row at a time.
     pub rows: Vec<Vec<String>>,
+    /// A row that stands out.
+    pub marked: Option<usize>,
 }
 
-/// Colours that stay apart for most kinds of colour blindness (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(230, 159, 0),
-];
-
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}\
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-td,th{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid #ddd}th{font-weight:600}\
-td+td{text-align:right}.facts td+td{text-align:left}pre{background:#f6f6f6;padding:1rem;overflow:auto}svg{max-width:100%;height:auto}";
+/// Colours follow the reader's choice of light or dark; those of the plots are rules over what the SVG says of itself.
+const STYLE: &str = ":root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1a;--quiet:#5a5a5a;--rule:#dcdcdc;--box:#f5f6f8;--mark:#0072b2}\
+@media(prefers-color-scheme:dark){:root{--paper:#16181c;--ink:#e8e8e8;--quiet:#a5a8ae;--rule:#383c44;--box:#20242b;--mark:#56b4e9}}\
+body{font:15px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;background:var(--paper);color:var(--ink)}\
+h1{font-size:1.45rem;margin-bottom:1rem}h2{font-size:1.08rem;margin:2.2rem 0 .4rem}.note{color:var(--quiet);font-size:.9rem;margin:.2rem 0 .6rem}\
+.verdict{background:var(--box);border-left:4px solid var(--mark);padding:.6rem 1.1rem;border-radius:3px}.verdict p{margin:.45rem 0}\
+.legend{margin:.2rem 0;font-size:.9rem}.legend span{margin-right:1.4rem;white-space:nowrap}.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
+td,th{padding:.28rem 1rem .28rem 0;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}\
+th{font-weight:600;color:var(--quiet)}.data td+td,.data th+th{text-align:right}.data td{white-space:nowrap}\
+tr.best td{font-weight:600}tr.best td:first-child{box-shadow:inset 3px 0 var(--mark);padding-left:.5rem}\
+.facts td:first-child{color:var(--quiet)}.facts{margin-top:1.2rem}summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .4rem}\
+pre{background:var(--box);padding:1rem;overflow:auto;border-radius:3px}svg{max-width:100%;height:auto}\
+svg text{fill:var(--ink)}svg [fill=\"#FFFFFF\"]{fill:var(--paper)}svg [stroke=\"#000000\"]{stroke:var(--quiet)}\
+svg [stroke=\"#E1E1E1\"],svg [stroke=\"#C8C8C8\"]{stroke:var(--rule)}svg [stroke=\"#FFFFFF\"]{stroke:var(--paper)}\
+@media(prefers-color-scheme:dark){svg [fill=\"#0072B2\"]{fill:#3d9bd6}svg [stroke=\"#0072B2\"]{stroke:#3d9bd6}}\
+@media print{details{display:block}}";
 
 impl Page {
     /// The page as HTML.
@@ -87,23 +70,43 @@ impl Page {
              content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n",
             title = escape(&self.title)
         );
-        for sentence in &self.verdict {
-            let _ = writeln!(html, "<p>{}</p>", escape(sentence));
-        }
-        let facts = Table {
-            rows: self.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
-            ..Table::default()
-        };
-        table(&mut html, &facts, "facts");
-        for plot in self.plots.iter().filter(|plot| plot.lines.iter().any(|line| !line.points.is_empty())) {
-            let _ = write!(html, "<h2>{}</h2>\n{}\n", escape(&plot.caption), plot.svg()?);
+        if !self.verdict.is_empty() {
+            let sentences: String =
+                self.verdict.iter().map(|sentence| format!("<p>{}</p>", escape(sentence))).collect();
+            let _ = writeln!(html, "<div class=\"verdict\">{sentences}</div>");
         }
         for each in self.tables.iter().filter(|table| !table.rows.is_empty()) {
             let _ = writeln!(html, "<h2>{}</h2>", escape(&each.caption));
             table(&mut html, each, "data");
         }
+        let facts = Table {
+            rows: self.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
+            ..Table::default()
+        };
+        for plot in self.plots.iter().filter(|plot| plot.has_points()) {
+            let _ = writeln!(html, "<h2>{}</h2>", escape(&plot.caption));
+            let name = |(colour, name): (String, &str)| {
+                let mark = format!(
+                    "<svg width=\"18\" height=\"10\"><rect width=\"18\" height=\"4\" y=\"4\" fill=\"{colour}\"/></svg>"
+                );
+                format!("<span>{mark} {}</span>", escape(name))
+            };
+            let legend: String = plot.legend().map(name).collect();
+            if !legend.is_empty() {
+                let _ = writeln!(html, "<p class=\"legend\">{legend}</p>");
+            }
+            let _ = writeln!(html, "{}", plot.svg()?);
+        }
+        html.push_str("<h2>What was run</h2>\n");
+        table(&mut html, &facts, "facts");
+        for each in self.details.iter().filter(|table| !table.rows.is_empty()) {
+            let _ = writeln!(html, "<details><summary>{}</summary>", escape(&each.caption));
+            table(&mut html, each, "data");
+            html.push_str("</details>\n");
+        }
         if !self.recipe.is_empty() {
-            let _ = write!(html, "<h2>Recipe</h2>\n<pre>{}</pre>\n", escape(&self.recipe));
+            let recipe = escape(&self.recipe);
+            let _ = writeln!(html, "<details><summary>Recipe</summary>\n<pre>{recipe}</pre></details>");
         }
         html.push_str("</body></html>\n");
         Ok(html)
@@ -114,110 +117,39 @@ fn table(html: &mut String, table: &Table, class: &str) {
     if table.rows.is_empty() {
         return;
     }
-    let _ = write!(html, "<table class=\"{class}\">");
+    if !table.note.is_empty() {
+        let _ = write!(html, "<p class=\"note\">{}</p>", escape(&table.note));
+    }
+    let _ = write!(html, "<div class=\"wide\"><table class=\"{class}\">");
     if !table.head.is_empty() {
         let head: String = table.head.iter().map(|cell| format!("<th>{}</th>", escape(cell))).collect();
         let _ = write!(html, "<tr>{head}</tr>");
     }
-    for row in &table.rows {
+    for (index, row) in table.rows.iter().enumerate() {
         let row: String = row.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
-        let _ = write!(html, "<tr>{row}</tr>");
+        let best = if table.marked == Some(index) { " class=\"best\"" } else { "" };
+        let _ = write!(html, "<tr{best}>{row}</tr>");
     }
-    html.push_str("</table>\n");
+    html.push_str("</table></div>\n");
 }
 
-impl Plot {
-    /// The plot as an SVG element.
-    ///
-    /// # Errors
-    /// [`AppError::Failed`] when it cannot be drawn.
-    pub fn svg(&self) -> Result<String, AppError> {
-        let mut svg = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, (860, 380)).into_drawing_area();
-            self.draw(&area)
-                .map_err(|error| AppError::failed(format!("the plot \"{}\": {error}", self.caption)))?;
+/// A sentence broken into lines of at most so many characters.
+pub(crate) fn wrapped(text: &str, width: usize) -> String {
+    let (mut lines, mut column) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let letters = word.chars().count();
+        if column > 0 && column + 1 + letters > width {
+            lines.push('\n');
+            column = 0;
         }
-        Ok(svg)
-    }
-
-    fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Box<dyn std::error::Error>> {
-        area.fill(&WHITE)?;
-        let finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
-        let points = || self.lines.iter().flat_map(|line| line.points.iter().filter(finite));
-        let edges = self.lines.iter().flat_map(|line| line.band.iter().flat_map(|edge| [edge.1, edge.2]));
-        let y_range = range(points().map(|p| p.1).chain(edges.filter(|edge| edge.is_finite())));
-        let x_range = range(points().map(|p| p.0));
-        let mut chart = ChartBuilder::on(area)
-            .margin(12)
-            .x_label_area_size(42)
-            .y_label_area_size(64)
-            .build_cartesian_2d(x_range.0..x_range.1, y_range.0..y_range.1)?;
-        chart
-            .configure_mesh()
-            .x_desc(&self.x)
-            .y_desc(&self.y)
-            .light_line_style(WHITE)
-            .bold_line_style(RGBColor(225, 225, 225))
-            .label_style(("sans-serif", 13))
-            .x_label_formatter(&|value| number(*value))
-            .y_label_formatter(&|value| number(*value))
-            .draw()?;
-        for (index, line) in self.lines.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
-            let points: Vec<(f64, f64)> = line.points.iter().filter(finite).copied().collect();
-            let width = if line.marked { 2 } else { 1 };
-            if line.band.len() > 1 {
-                let low = line.band.iter().map(|&(x, low, _)| (x, low));
-                let outline: Vec<(f64, f64)> =
-                    low.chain(line.band.iter().rev().map(|&(x, _, high)| (x, high))).collect();
-                chart.draw_series(std::iter::once(Polygon::new(outline, colour.mix(0.15))))?;
-            }
-            chart
-                .draw_series(LineSeries::new(points.clone(), colour.stroke_width(width)))?
-                .label(line.name.clone())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
-            if line.marked {
-                chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
-            }
+        if column > 0 {
+            lines.push(' ');
+            column += 1;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(("sans-serif", 13))
-            .draw()?;
-        area.present()?;
-        Ok(())
+        lines.push_str(word);
+        column += letters;
     }
-}
-
-/// The range of the values with a margin of a twentieth; never empty.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    match high - low {
-        span if span > 0.0 => (low - 0.05 * span, high + 0.05 * span),
-        _ if low.is_finite() => (low - 0.5, high + 0.5),
-        _ => (0.0, 1.0),
-    }
-}
-
-fn number(value: f64) -> String {
-    let size = value.abs();
-    if value == 0.0 {
-        "0".to_owned()
-    } else if size >= 1e6 {
-        format!("{:.1}M", value / 1e6)
-    } else if size >= 1e4 {
-        format!("{:.0}k", value / 1e3)
-    } else if size >= 100.0 || value.fract() == 0.0 {
-        format!("{value:.0}")
-    } else if size >= 0.01 {
-        format!("{value:.2}")
-    } else {
-        format!("{value:.0e}")
-    }
+    lines
 }
 
 fn escape(text: &str) -> String {
@@ -244,9 +176,19 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_never_empty() {
-        assert_eq!(range([2.0, 2.0].into_iter()), (1.5, 2.5));
-        assert_eq!(range(std::iter::empty()), (0.0, 1.0));
-        assert_eq!(range([f64::NAN].into_iter()), (0.0, 1.0));
+    fn values_with_intervals_are_drawn_and_named() {
+        let bar = |name: &str, value, interval| Bar { name: name.to_owned(), value, interval };
+        let bars = vec![bar("eva", -0.1, Some((-0.3, 0.1))), bar("pissa", 0.2, None)];
+        let svg = Plot { bars, ..Plot::default() }.svg().unwrap();
+        assert!(svg.contains("eva") && svg.contains("pissa"), "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 2);
+        let html = Page { verdict: vec!["a < b".to_owned()], ..Page::default() }.html().unwrap();
+        assert!(html.contains("prefers-color-scheme:dark") && html.contains("a &lt; b"));
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        assert_eq!(wrapped("one two  three", 7), "one two\nthree");
+        assert_eq!(wrapped("longer-than-that x", 5), "longer-than-that\nx");
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn read(
         )));
     }
     let task = json::read(path).input("reading the data")?;
-    let scored = image_scores(&task).input(name)?;
+    let scored = image_scores(&task).input(&name)?;
     let found = scored.iter().map(|each| Found {
         class: each.class,
         place: format!("{name}, example {}", each.number),
@@ -152,7 +152,8 @@ fn class_folders(path: &Path) -> Result<Vec<(String, PathBuf)>, AppError> {
             )));
         }
         let class = folder.file_name().and_then(|name| name.to_str());
-        let class = class.ok_or_else(|| AppError::usage(format!("{name}: the name of a class must be UTF-8")))?;
+        let class =
+            class.ok_or_else(|| AppError::usage(format!("{name}: the name of a class must be UTF-8")))?;
         let files = listed(&folder)?;
         if files.is_empty() {
             return Err(AppError::usage(format!("{name}: a class without images; remove the folder")));
@@ -209,13 +210,13 @@ fn decode(
     Ok(Pictures { records, classes, found: all })
 }
 
-/// Hash of images and classes in their order: what a run was trained on.
-pub(crate) fn hash(records: &[LabelledPicture], classes: &Classes) -> String {
-    let mut all = classes.names().join("\n");
-    for each in records {
+/// Hash of images and the numbers of their classes in their order: what a run was trained on.
+pub(crate) fn hash<'a>(images: impl Iterator<Item = &'a LabelledPicture>) -> String {
+    let mut all = String::new();
+    for each in images {
         let Picture { pixels, height, width, channels, .. } = &each.picture;
         let one = lowrank_store::hash::of_bytes(pixels);
-        all += &format!("\n{height} {width} {channels} {} {one}", each.class);
+        all += &format!("{height} {width} {channels} {} {one}\n", each.class);
     }
     lowrank_store::hash::of_bytes(all.as_bytes())
 }

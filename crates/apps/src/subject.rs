@@ -3,6 +3,8 @@
 
 mod decoder;
 pub(crate) mod encoder;
+pub(crate) mod t5;
+pub(crate) mod vision;
 
 use std::path::Path;
 
@@ -257,26 +259,58 @@ pub(crate) enum Kind {
     Decoder,
     /// Reads text.
     Encoder,
+    /// Looks at images.
+    Vision,
+    /// Reads one text and writes another.
+    T5,
 }
 
-/// The kind of network that a task is for.
+/// The kind of network that a task, or a model's directory, is for.
 ///
 /// # Errors
-/// [`AppError::Usage`] for an encoder without a task.
+/// [`AppError::Usage`] for an encoder without a task, and for a task that is not the model's.
 pub(crate) fn kind(options: &Adaptation) -> Result<Kind, AppError> {
-    if options.task.is_some() {
-        return Ok(Kind::Encoder);
+    let model_type = options.model.as_deref().map(model_type).transpose()?.flatten();
+    let of_directory = model_type.as_deref().and_then(kind_of_type);
+    match (options.task, of_directory) {
+        (Some(_), Some(Kind::Vision | Kind::T5)) => Err(AppError::usage(format!(
+            "--task is for encoders; the model is of type {}, and its data say what it learns",
+            model_type.unwrap_or_default()
+        ))),
+        (Some(_), _) => Ok(Kind::Encoder),
+        (None, Some(Kind::Encoder)) => Err(AppError::usage(format!(
+            "the model is an encoder ({}): say what it should learn with --task {}",
+            model_type.unwrap_or_default(),
+            TaskChoice::NAMES.join("|")
+        ))),
+        (None, found) => Ok(found.unwrap_or(Kind::Decoder)),
     }
-    let config = options.model.as_deref().map(|model| model.join("config.json"));
-    let Some(config) = config.filter(|config| config.is_file()) else { return Ok(Kind::Decoder) };
+}
+
+/// The kind of network in a directory, beside the decoders; `None` for those and for files.
+///
+/// # Errors
+/// [`AppError::Usage`] for a `config.json` that cannot be read.
+pub(crate) fn kind_of(model: &Path) -> Result<Option<Kind>, AppError> {
+    Ok(model_type(model)?.as_deref().and_then(kind_of_type))
+}
+
+/// The type in the `config.json` of a directory, if there is one.
+fn model_type(model: &Path) -> Result<Option<String>, AppError> {
+    let config = model.join("config.json");
+    if !config.is_file() {
+        return Ok(None);
+    }
     let config = json::read(&config).input("reading the model")?;
-    match config["model_type"].as_str() {
-        Some(model_type) if lowrank_models::encoder::config::MODEL_TYPES.contains(&model_type) => {
-            Err(AppError::usage(format!(
-                "the model is an encoder ({model_type}): say what it should learn with --task {}",
-                TaskChoice::NAMES.join("|")
-            )))
-        }
-        _ => Ok(Kind::Decoder),
-    }
+    Ok(config["model_type"].as_str().map(str::to_owned))
+}
+
+/// Whose type this is, beside the decoders.
+fn kind_of_type(model_type: &str) -> Option<Kind> {
+    let kinds = [
+        (lowrank_models::encoder::config::MODEL_TYPES, Kind::Encoder),
+        (lowrank_models::vision::config::MODEL_TYPES, Kind::Vision),
+        (lowrank_models::t5::config::MODEL_TYPES, Kind::T5),
+    ];
+    kinds.into_iter().find(|(types, _)| types.contains(&model_type)).map(|(_, kind)| kind)
 }

@@ -6,7 +6,7 @@ mod report;
 
 use std::path::Path;
 
-use lowrank_models::{Decoder, Encoder};
+use lowrank_models::{Decoder, Encoder, T5, Vision};
 use lowrank_store::atomic::Existing;
 use lowrank_train::Stopped;
 
@@ -33,6 +33,8 @@ pub fn tune(options: &Tune, progress: &mut dyn Progress) -> Result<Tuned, AppErr
     match kind(&options.adaptation())? {
         Kind::Decoder => tune_on::<Decoder>(&options, progress),
         Kind::Encoder => tune_on::<Encoder>(&options, progress),
+        Kind::Vision => tune_on::<Vision>(&options, progress),
+        Kind::T5 => tune_on::<T5>(&options, progress),
     }
 }
 
@@ -59,7 +61,7 @@ fn tune_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Tu
     }
     let begun = progress.now();
     let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &methods, progress);
     std::fs::create_dir_all(&run).while_doing(format!("creating {}", run.display()))?;
     if options.resume
         && let Some(own) = methods.first()
@@ -127,6 +129,8 @@ pub fn init(options: &Tune, progress: &mut dyn Progress) -> Result<Initialised, 
     match kind(&options.adaptation())? {
         Kind::Decoder => init_on::<Decoder>(options, progress),
         Kind::Encoder => init_on::<Encoder>(options, progress),
+        Kind::Vision => init_on::<Vision>(options, progress),
+        Kind::T5 => init_on::<T5>(options, progress),
     }
 }
 
@@ -139,13 +143,15 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
     let begun = progress.now();
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
-    prepared.describe(&ground, progress);
+    prepared.describe(&ground, &methods, progress);
     let [method] = &methods[..] else {
         return Err(AppError::usage("`init` starts one adapter"));
     };
     let before_start = progress.now();
+    progress.reset_peak();
     let started = prepared.start(&ground, method, None, progress)?;
     let start_seconds = progress.now() - before_start;
+    let start_peak_bytes = progress.peak_memory();
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
         N::write_base(&prepared.model, base, existing(options))?;
@@ -166,6 +172,8 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
         evidence_peak_bytes: started.evidence.peak,
         evidence_seconds: started.evidence.seconds,
         start_seconds,
+        start_peak_bytes,
+        captured: adaptation::captured(&started),
         verified,
         seconds: progress.now() - begun,
     })
@@ -208,8 +216,8 @@ fn on_changed_base(options: &Tune, out: &Path) -> String {
     )
 }
 
-/// What [`tune`] would adapt, with its predicted memory and time; nothing is computed but one product, to know the
-/// machine's rate.
+/// What [`tune`] would adapt, with its predicted memory and time. Little is computed: one product, to know the machine's rate; and for
+/// a start that gives out ranks anew, the inputs by which it does.
 ///
 /// # Errors
 /// [`AppError::Usage`] for options, model and data that `tune` would refuse; where it would write is not looked at.
@@ -222,6 +230,8 @@ fn predicted(options: &Tune, train: bool, progress: &mut dyn Progress) -> Result
     match kind(&options.adaptation())? {
         Kind::Decoder => predicted_on::<Decoder>(options, train, progress),
         Kind::Encoder => predicted_on::<Encoder>(options, train, progress),
+        Kind::Vision => predicted_on::<Vision>(options, train, progress),
+        Kind::T5 => predicted_on::<T5>(options, train, progress),
     }
 }
 
@@ -232,11 +242,11 @@ fn predicted_on<N: Subject>(
 ) -> Result<DryRun, AppError> {
     let (ground, methods) = (options.adaptation(), options.methods()?);
     let mut prepared = Prepared::<N>::open(&ground, &methods, progress)?;
-    if let [method] = &methods[..] {
-        prepared.plan = prepared.chosen_plan(method)?;
-    }
-    prepared.describe(&ground, progress);
-    adaptation::predict(&prepared, &ground, &methods, train, progress)
+    prepared.describe(&ground, &methods, progress);
+    let plan = prepared.plan.clone();
+    let planned: Vec<adaptation::Planned<'_>> =
+        methods.iter().map(|method| adaptation::Planned { method, plan: &plan, given: None }).collect();
+    adaptation::predict(&mut prepared, &ground, &planned, train, progress)
 }
 
 /// What [`init`] would start, as [`dry_run`].
@@ -257,6 +267,8 @@ pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, App
     match kind(&ground)? {
         Kind::Decoder => Prepared::<Decoder>::open(&ground, &methods, progress).map(drop)?,
         Kind::Encoder => Prepared::<Encoder>::open(&ground, &methods, progress).map(drop)?,
+        Kind::Vision => Prepared::<Vision>::open(&ground, &methods, progress).map(drop)?,
+        Kind::T5 => Prepared::<T5>::open(&ground, &methods, progress).map(drop)?,
     }
     crate::options::print(&options)
 }

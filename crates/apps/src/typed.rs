@@ -9,12 +9,18 @@ use lowrank_attach::{StoredParts, restore_parts};
 use lowrank_store::peft::{Matcher, Settings, Targets, TypedFolder, TypedModule, TypedTensor, is_end};
 
 use crate::Model;
+use crate::choices::PeftType;
 use crate::subject::Subject;
 
 pub(crate) use written::{Told, folder};
 
 /// Forms that have a type of PEFT's own and are handed over in it.
 pub(crate) const FORMS: [&str; 7] = ["ia3", "loha", "lokr", "oft", "boft", "vera", "adalora"];
+
+/// Whether an adapter of this form is written as it is, so that there is no rank to cut it to.
+pub(crate) fn keeps_its_type(form: &str, peft_type: PeftType) -> bool {
+    form == "dora" || (peft_type == PeftType::Own && FORMS.contains(&form))
+}
 
 /// What PEFT adds to the rank of an AdaLoRA before it divides by it.
 pub(crate) const ABOVE_RANK: f64 = 1e-5;

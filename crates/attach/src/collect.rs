@@ -214,9 +214,9 @@ pub fn collect<N: Network>(
             Leading { sketch, .. } => sketch.passes(),
         };
         let passes = if batches.len() == 1 { 1 } else { round.iter().map(passes).max().unwrap_or(0) };
-        observe(model, &taps);
+        observe(model, &|name| taps.get(name).map(|tap| Arc::clone(tap) as Arc<dyn Observer>));
         let outcome = run(model, &taps, batches, recompute, passes);
-        observe(model, &BTreeMap::new());
+        observe(model, &|_| None);
         loss_sum = outcome?;
         for site in round {
             let Some(tap) = taps.remove(&site.name) else { continue };
@@ -274,9 +274,10 @@ fn run<N: Network>(
     Ok(loss_sum)
 }
 
-fn observe<N: Network>(model: &mut N, taps: &BTreeMap<String, Arc<SiteTap>>) {
+/// Gives each layer its observer, or none.
+pub(crate) fn observe<N: Network>(model: &mut N, observer: &dyn Fn(&str) -> Option<Arc<dyn Observer>>) {
     for (name, linear) in model.sites_mut() {
-        linear.observe(taps.get(&name).map(|tap| Arc::clone(tap) as Arc<dyn Observer>));
+        linear.observe(observer(&name));
     }
 }
 

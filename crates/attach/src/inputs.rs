@@ -13,6 +13,7 @@ use lowrank_linalg::LinalgError;
 use lowrank_models::Network;
 use lowrank_record::Seed;
 use lowrank_tensor::ops::InputObserver;
+use rayon::prelude::*;
 
 use crate::{AttachError, Calibration, Plan, Site};
 
@@ -196,11 +197,13 @@ pub fn collect_inputs<N: Network>(
         let group = group.ok_or_else(|| AttachError::NotReached { site: site.name.clone() })?;
         groups.insert(site.name.clone(), group);
     }
-    let mut collected = Vec::with_capacity(listening.groups.len());
-    for (index, group) in std::mem::take(&mut listening.groups).into_iter().enumerate() {
+    let finish = |(index, group): (usize, Group)| {
         let owner = groups.iter().find(|(_, of)| **of == index).map_or("", |(name, _)| name.as_str());
-        collected.push(group.collector.finish().map_err(AttachError::inputs(owner))?);
-    }
+        group.collector.finish().map_err(AttachError::inputs(owner))
+    };
+    // A group at a time on each thread; the order is that of the groups.
+    let collected = std::mem::take(&mut listening.groups).into_par_iter().enumerate().map(finish);
+    let collected = collected.collect::<Result<_, AttachError>>()?;
     Ok(InputStatistics { groups, collected, batches: run, tokens, settled })
 }
 

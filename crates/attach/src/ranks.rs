@@ -96,11 +96,18 @@ impl Plan {
             let site = self.sites.first().map_or_else(String::new, |site| site.name.clone());
             AttachError::Init { site, source }
         })?;
-        let kept = self.sites.iter().zip(ranks).filter(|(_, rank)| *rank > 0);
-        let sites: Vec<Site> = kept.map(|(site, rank)| self.at_rank(site, rank)).collect();
-        if sites.is_empty() {
+        let plan = self.with_ranks(&ranks);
+        if plan.sites.is_empty() {
             return Err(AttachError::NoRanks { init: initialiser.card().name });
         }
-        Ok(Plan { sites, rank_stabilised: self.rank_stabilised })
+        Ok(plan)
+    }
+
+    /// The plan with these ranks, one for each of its sites; the scale of each stays as it was, and those of rank 0 are left out.
+    #[must_use]
+    pub fn with_ranks(&self, ranks: &[usize]) -> Plan {
+        let given = self.sites.iter().zip(ranks).filter(|(_, rank)| **rank > 0);
+        let sites = given.map(|(site, &rank)| self.at_rank(site, rank));
+        Plan { sites: sites.collect(), rank_stabilised: self.rank_stabilised }
     }
 }

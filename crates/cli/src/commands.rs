@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
-    AppError, Progress as _, catalogue, combine, compare, evaluate, export, generate, inspect, merge,
+    AppError, Progress as _, advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge,
     options as recipe, pretrain, reference, study, tune,
 };
 use serde::Serialize;
@@ -46,6 +46,10 @@ pub fn command() -> Command {
         .subcommand(with_recipe::<compare::Compare>(
             "compare",
             "Find out which method suits a model and its data: tuned alike, same batches, paired seeds",
+        ))
+        .subcommand(plain::<advise::Advise>(
+            "advise",
+            "Look at a model and its data in one pass: spectra, what starts see of the gradient, ranks, memory",
         ))
         .subcommand(with_recipe::<study::Study>(
             "study",
@@ -184,6 +188,7 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
             }
             show_result(&pretrain::pretrain(&options, &mut terminal)?, json)
         }
+        "advise" => show_result(&advise::advise(&typed(matches)?, &mut terminal)?, json),
         "merge" => show_result(&merge::merge(&typed(matches)?, &mut terminal)?, json),
         "combine" => show_result(&combine::combine(&typed(matches)?, &mut terminal)?, json),
         "export" => show_result(&export::export(&typed(matches)?, &mut terminal)?, json),

@@ -55,7 +55,7 @@ fn encoder(folder: &Folder) {
         add(format!("bert.embeddings.{table}_embeddings.weight"), &[rows, HIDDEN]);
     }
     let norms = |at: &str| [format!("{at}.weight"), format!("{at}.bias")];
-    norms("bert.embeddings.LayerNorm").map(|name| add(name, &[HIDDEN]));
+    norms("bert.embeddings.LayerNorm").into_iter().for_each(|name| add(name, &[HIDDEN]));
     for layer in 0..2 {
         let at = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
         for (part, [out, inp]) in [
@@ -69,14 +69,14 @@ fn encoder(folder: &Folder) {
             add(at(&format!("{part}.weight")), &[out, inp]);
             add(at(&format!("{part}.bias")), &[out]);
         }
-        norms(&at("attention.output.LayerNorm")).map(|name| add(name, &[HIDDEN]));
-        norms(&at("output.LayerNorm")).map(|name| add(name, &[HIDDEN]));
+        norms(&at("attention.output.LayerNorm")).into_iter().for_each(|name| add(name, &[HIDDEN]));
+        norms(&at("output.LayerNorm")).into_iter().for_each(|name| add(name, &[HIDDEN]));
     }
     add("bert.pooler.dense.weight".to_owned(), &[HIDDEN, HIDDEN]);
     add("bert.pooler.dense.bias".to_owned(), &[HIDDEN]);
     add("cls.predictions.transform.dense.weight".to_owned(), &[HIDDEN, HIDDEN]);
     add("cls.predictions.transform.dense.bias".to_owned(), &[HIDDEN]);
-    norms("cls.predictions.transform.LayerNorm").map(|name| add(name, &[HIDDEN]));
+    norms("cls.predictions.transform.LayerNorm").into_iter().for_each(|name| add(name, &[HIDDEN]));
     add("cls.predictions.bias".to_owned(), &[WORDS.len()]);
     let (mut header, mut data) = (json!({"__metadata__": {"format": "pt"}}), Vec::new());
     for (name, shape) in &tensors {

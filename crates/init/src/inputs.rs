@@ -81,8 +81,9 @@ pub struct InputsWanted {
     pub most_batches: usize,
 }
 
-/// The width up to which components are taken from exact moments: 32 MB of f64.
-pub(crate) const EXACT_UP_TO: usize = 2048;
+/// The width up to which components are taken from exact moments: 8 MB of f64 for each distinct input, all of which are held at the
+/// same time. Above, an incremental decomposition takes a fraction of the memory and of the operations.
+pub(crate) const EXACT_UP_TO: usize = 1024;
 
 /// Batches after which components are taken as they are where a start does not say otherwise.
 pub(crate) const MOST_BATCHES: usize = 256;

@@ -12,7 +12,7 @@ use crate::{GradientMap, Named};
 /// Whether to pay for the full decomposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exactness {
-    /// Exact up to 512 on the shorter side, fast above.
+    /// Exact up to 128 on the shorter side, fast above.
     Auto,
     /// All singular values in f64, whatever it costs: of the order of out·in·min(out, in) operations.
     Exact,
@@ -26,7 +26,7 @@ impl Named for Exactness {
 }
 
 /// Where "auto" stops being exact.
-const AUTO: usize = 512;
+const AUTO: usize = 128;
 
 /// Below this part of the largest singular value a direction is rounding, not part of the matrix.
 const NO_DIRECTION: f64 = 1e-6;

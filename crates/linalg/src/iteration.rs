@@ -11,9 +11,10 @@
 use faer::{Mat, MatRef};
 use lowrank_record::Seed;
 
+use crate::basis::{basis_in_f64, tall_qr};
 use crate::operator::outer_shapes;
 use crate::product::{add_over_tokens, energy, finite, multiply, narrow, widen};
-use crate::qr::qr_in_f64;
+use crate::qr::Qr;
 use crate::{LinalgError, Sketched, Svd, svd_in_f64};
 
 /// Which product a pass needs.
@@ -156,7 +157,7 @@ impl SubspaceIteration {
         if self.done < self.planned {
             let rows = if self.side() == Side::Forward { self.out } else { self.inp };
             let next = Mat::zeros(rows, product.ncols());
-            self.multiplier = narrow(qr_in_f64(std::mem::replace(&mut self.sum, next)).q.as_ref());
+            self.multiplier = narrow(basis_in_f64(std::mem::replace(&mut self.sum, next)).as_ref());
         }
         Ok(())
     }
@@ -174,7 +175,10 @@ impl SubspaceIteration {
         if rank == 0 || rank > sum.ncols() {
             return Err(LinalgError::Rank { rank, rows: sum.ncols(), cols: sum.ncols() });
         }
-        let core = svd_in_f64(sum.as_ref())?.head(rank);
+        // The sum is tall and thin: what is left to decompose is square.
+        let Qr { q, r } = tall_qr(sum);
+        let mut core = svd_in_f64(r.as_ref())?.head(rank);
+        core.left = multiply(q.as_ref(), core.left.as_ref());
         let basis = widen(multiplier.as_ref());
         let mut svd = if planned.is_multiple_of(2) {
             // sum = GᵀQ = U·S·Vᵀ, so G ≈ Q·sumᵀ = (Q·V)·S·Uᵀ.

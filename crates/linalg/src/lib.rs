@@ -10,9 +10,11 @@
 //! Repeatability: every result is a function of its arguments alone. Decompositions run sequentially, products are cut
 //! into blocks whose size depends on the shapes only ([`multiply`]), so the number of threads changes no bit.
 
+mod basis;
 pub mod combination;
 mod components;
 mod error;
+mod gram;
 mod incremental_svd;
 mod iteration;
 mod ldu;
@@ -31,6 +33,7 @@ mod svd;
 
 pub use components::Components;
 pub use error::LinalgError;
+pub use gram::singular_values;
 pub use incremental_svd::IncrementalSvd;
 pub use iteration::{Side, SubspaceIteration};
 pub use ldu::{Ldu, Pivoting, ldu, pivot_rows};

@@ -11,19 +11,20 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use lowrank_record::Seed;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 
+use crate::basis::basis_in_f64;
 use crate::components::Components;
 use crate::product::{finite, multiply};
-use crate::qr::qr_in_f64;
 use crate::{LinalgError, svd_in_f64};
 
 /// Rows centred and multiplied at a time.
 const BLOCK: usize = 1024;
 
-/// Rows of the scatter that one task computes; fixed, as in [`crate::multiply`].
-const TASK: usize = 256;
+/// Rows of the scatter that one task computes; fixed, as in [`crate::multiply`]. Of the upper triangle, which nobody reads, half of so many
+/// columns is computed with it.
+const TASK: usize = 64;
 
 /// Above this width the leading components are iterated for instead of decomposing everything.
-const DENSE: usize = 512;
+const DENSE: usize = 128;
 
 /// An iteration for the leading components ends when one more adds less than this part to what they hold.
 const SETTLED: f64 = 1e-10;
@@ -167,7 +168,7 @@ impl Moments {
     }
 
     /// The leading `count` components of the rows, about their mean or about zero: eigenvectors of the moment. All of it is decomposed
-    /// up to a width of 512; above, a block iteration in f64 with as many vectors again runs until another step adds less
+    /// up to a width of 128; above, a block iteration in f64 with as many vectors again runs until another step adds less
     /// than 1e-10 to what they hold, or a hundred steps were taken ([`Components::converged`] says which). The seed is that
     /// iteration's first guess.
     ///
@@ -249,7 +250,7 @@ fn iterate(
 ) -> Result<(Vec<f64>, Mat<f64>, bool), LinalgError> {
     let d = moment.nrows();
     let draws = seed.at("moments", "first guess").normal(d * width);
-    let mut basis = qr_in_f64(Mat::from_fn(d, width, |i, j| f64::from(draws[j * d + i]))).q;
+    let mut basis = basis_in_f64(Mat::from_fn(d, width, |i, j| f64::from(draws[j * d + i])));
     let (mut held, mut converged) = (0.0, false);
     for _ in 0..STEPS {
         let product = multiply(moment, basis.as_ref());
@@ -257,7 +258,7 @@ fn iterate(
         let now: f64 = (0..width)
             .map(|j| basis.col(j).iter().zip(product.col(j).iter()).map(|(a, b)| a * b).sum::<f64>())
             .sum();
-        basis = qr_in_f64(product).q;
+        basis = basis_in_f64(product);
         if now - held <= SETTLED * now {
             converged = true;
             break;

@@ -230,7 +230,7 @@ fn wide_rows_are_sketched_and_hold_nearly_as_much() {
     assert!(part > 0.99 && part <= 1.0 + 1e-5, "{part} of the best");
     let stated = found.captured() * found.energy / squares(&values);
     assert!((stated - part).abs() < 2e-2 && stated <= part + 1e-4, "{stated} stated, {part} held");
-    // Above 512 the moments are iterated on, to the end.
+    // Above 128 the moments are iterated on, to the end.
     let iterated = moments(&batches(&rows, &[256])).principal(4, true, Seed(3)).unwrap();
     assert!(iterated.exact && iterated.converged && !found.exact);
     for (value, wanted) in iterated.values.iter().zip(&values) {

@@ -12,6 +12,7 @@ pub mod names;
 mod positions;
 
 use lowrank_adapt::Linear;
+use lowrank_record::Seed;
 use lowrank_tensor::ops::{self, FullAttention};
 use lowrank_tensor::{Device, Gradients, Matrix, Tensor, from_rows};
 
@@ -20,6 +21,7 @@ pub use images::{Batch, Images};
 pub use load::Purpose;
 use names::Naming;
 
+use crate::checkpoint::Checkpoint;
 use crate::network::{self, Network};
 use crate::norm::LayerNorm;
 use crate::{ModelError, Passed, Recompute};
@@ -42,6 +44,8 @@ pub struct Vision {
     pub blocks: Vec<Block>,
     norm: LayerNorm,
     head: Head,
+    /// Whether no file held the head.
+    drawn: bool,
 }
 
 /// One layer of the network.
@@ -115,6 +119,37 @@ impl Head {
 }
 
 impl Vision {
+    /// The layers that know the task alone, and are trained whole beside adapters: the classifiers. PEFT's `modules_to_save`.
+    #[must_use]
+    pub fn task_layers(&self) -> Vec<String> {
+        self.head.linears().into_iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Classes of the head; none without one.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        self.head.linears().first().map(|(_, layer)| layer.shape()[0])
+    }
+
+    /// Draws a head that no file held anew, as [`Purpose::Fresh`] does with this seed; one that a file held stays.
+    ///
+    /// # Errors
+    /// [`ModelError::Head`] for a layer that cannot be replaced: an adapter is merged into it, or it is trained.
+    pub fn draw_head(&mut self, seed: Seed) -> Result<(), ModelError> {
+        if !self.drawn {
+            return Ok(());
+        }
+        for (name, linear) in self.head.linears_mut() {
+            let fresh = Checkpoint::fresh(name, linear.shape(), seed)?;
+            let replaced = fresh.frozen().cloned().and_then(|weight| linear.replace_weight(weight));
+            replaced.map_err(|error| ModelError::Head {
+                asked: "a classifier drawn anew",
+                problem: format!("{name}: {error}"),
+            })?;
+        }
+        Ok(())
+    }
+
     /// What the head answers: logits `[batch, labels]`, or features: the class token `[batch, hidden]`, for DINOv2 with the
     /// mean of the patches behind it `[batch, 2 · hidden]`. Inference, nothing is recorded.
     ///

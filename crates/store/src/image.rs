@@ -2,14 +2,17 @@
 
 mod base64;
 pub mod idx;
+#[cfg(test)]
+mod packed;
 
-use std::io::Cursor;
 use std::path::Path;
 
 use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bit_depth::BitDepth;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
+use zune_png::PngDecoder;
 
 use crate::StoreError;
 
@@ -98,44 +101,49 @@ fn admit(height: usize, width: usize) -> Result<(), ImageError> {
     if fits { Ok(()) } else { Err(ImageError::TooLarge { height, width }) }
 }
 
+/// Strict: what is cut off or flipped must not come out as another image.
+fn options() -> DecoderOptions {
+    let sides = DecoderOptions::default().set_max_width(LONGEST).set_max_height(LONGEST);
+    sides.set_strict_mode(true).png_set_confirm_crc(true).inflate_set_confirm_adler(true)
+}
+
 fn png(bytes: &[u8]) -> Result<Image, ImageError> {
-    let damaged =
-        |error: png::DecodingError| ImageError::Damaged { format: "PNG", problem: error.to_string() };
-    let mut decoder = png::Decoder::new(Cursor::new(bytes));
-    // Palettes and few bits become 8-bit colours; 16 bits stay and are refused.
-    decoder.set_transformations(png::Transformations::EXPAND);
-    let info = decoder.read_header_info().map_err(damaged)?;
-    let (height, width) = (info.height as usize, info.width as usize);
+    let damaged = |problem: String| ImageError::Damaged { format: "PNG", problem };
+    // The decoder asks for the size that the header says before it looks at it.
+    let sides = bytes.get(16..24).ok_or_else(|| damaged("it ends in its header".to_owned()))?;
+    let side = |at: usize| sides[at..at + 4].iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+    let (width, height) = (side(0), side(4));
     admit(height, width)?;
-    let mut reader = decoder.read_info().map_err(damaged)?;
-    let size = reader.output_buffer_size().ok_or(ImageError::TooLarge { height, width })?;
-    let mut pixels = vec![0; size];
-    let frame = reader.next_frame(&mut pixels).map_err(damaged)?;
-    if frame.bit_depth != png::BitDepth::Eight {
+    let mut decoder = PngDecoder::new_with_options(ZCursor::new(bytes), options());
+    let decoded = decoder.decode_raw().map_err(|error| damaged(format!("{error:?}")))?;
+    if decoder.depth() != Some(BitDepth::Eight) {
         return Err(ImageError::Deep);
     }
-    let (stored, channels) = match frame.color_type {
-        png::ColorType::Grayscale => (1, 1),
-        png::ColorType::GrayscaleAlpha => (2, 1),
-        png::ColorType::Rgb => (3, 3),
-        png::ColorType::Rgba => (4, 3),
-        png::ColorType::Indexed => {
-            return Err(ImageError::Damaged { format: "PNG", problem: "a palette that is not there".into() });
-        }
+    let (stored, channels) = match decoder.colorspace() {
+        Some(ColorSpace::Luma) => (1, 1),
+        Some(ColorSpace::LumaA) => (2, 1),
+        Some(ColorSpace::RGB) => (3, 3),
+        Some(ColorSpace::RGBA) => (4, 3),
+        other => return Err(damaged(format!("its colours are {other:?}"))),
     };
-    pixels.truncate(frame.buffer_size());
-    if stored != channels {
-        pixels = pixels.chunks_exact(stored).flat_map(|pixel| &pixel[..channels]).copied().collect();
+    if decoded.len() != height * width * stored {
+        return Err(damaged(format!("{} values for {height} x {width}", decoded.len())));
     }
+    let pixels = match stored == channels {
+        true => decoded,
+        false => decoded.chunks_exact(stored).flat_map(|pixel| &pixel[..channels]).copied().collect(),
+    };
     Ok(Image { pixels, height, width, channels })
 }
 
 fn jpeg(bytes: &[u8]) -> Result<Image, ImageError> {
     let damaged = |problem: String| ImageError::Damaged { format: "JPEG", problem };
-    // Strict: what is cut off must not come out as grey.
-    let options =
-        DecoderOptions::default().set_strict_mode(true).set_max_width(LONGEST).set_max_height(LONGEST);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    // The decoder fills up what is cut off with grey. No other data hold the marker of the end behind the last scan's.
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    if last(0xd9) <= last(0xda) {
+        return Err(damaged("it ends before its end".to_owned()));
+    }
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
     decoder.decode_headers().map_err(|error| damaged(error.to_string()))?;
     let (width, height) = decoder.dimensions().ok_or_else(|| damaged("it has no size".to_owned()))?;
     admit(height, width)?;
@@ -143,7 +151,7 @@ fn jpeg(bytes: &[u8]) -> Result<Image, ImageError> {
         Some(ColorSpace::Luma) => (1, ColorSpace::Luma),
         _ => (3, ColorSpace::RGB),
     };
-    decoder.set_options(options.jpeg_set_out_colorspace(colours));
+    decoder.set_options(options().jpeg_set_out_colorspace(colours));
     let pixels = decoder.decode().map_err(|error| damaged(error.to_string()))?;
     if pixels.len() != height * width * channels {
         return Err(damaged(format!("{} values for {height} x {width}", pixels.len())));

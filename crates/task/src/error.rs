@@ -268,17 +268,17 @@ pub enum TaskError {
         /// What is wrong.
         problem: String,
     },
-    /// Images of one class: nothing can be told apart.
-    #[error("all {images} images are of the class {class:?}: a classifier needs at least two classes")]
+    /// Nothing to tell apart.
+    #[error("all {records} records have the one label {class:?}: a classification needs at least two")]
     OneClass {
-        /// Images read.
-        images: usize,
-        /// Their class.
+        /// The class.
         class: String,
+        /// Records read.
+        records: usize,
     },
     /// A class that the model's head does not have.
     #[error("the class {class:?} is none of the model's ({known}); rename it")]
-    UnknownClass {
+    NotOfModel {
         /// The class of the data.
         class: String,
         /// Classes of the model.

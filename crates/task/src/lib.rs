@@ -10,7 +10,7 @@
 //!
 //! For encoders: [`read_labelled`], [`sequences`], [`split`] and [`SequencePlan`].
 //! [`tokenize_pairs`] is step 2 for models that read one text and write another. Images ([`LabelledPicture`]) are split like texts,
-//! walked through by an [`Order`], and made inputs of by the model's [`Processor`].
+//! walked through by an [`EpochOrder`], and made inputs of by the model's [`Processor`].
 //!
 //! This crate opens no file and knows no tensor; it takes what the file crate has read and gives vectors of numbers.
 
@@ -40,7 +40,7 @@ pub use chat::{ChatTemplate, Date, LossOn, Marked};
 pub use error::TaskError;
 pub use example::{Dataset, Example, Format, Layout, end_of_turn, prompt, tokenize};
 pub use labelled::{Answer, Goal, Labelled, classes, label_by_answer, read_labelled};
-pub use order::Order;
+pub use order::EpochOrder;
 pub use pairs::{PairBatch, tokenize_pairs};
 pub use picture::{Classes, LabelledPicture, Picture, PictureBatch, Processor, Scored, image_scores};
 pub use plain_text::tokenize_plain_text;

@@ -75,30 +75,45 @@ impl PictureBatch {
         channels: usize,
     ) -> Result<PictureBatch, TaskError> {
         let made: Vec<_> = pictures.par_iter().map(|each| processor.input(&each.picture, channels)).collect();
-        let mut batch = PictureBatch {
-            pixels: Vec::new(),
-            targets: Vec::new(),
-            batch: pictures.len(),
-            height: 0,
-            width: 0,
-        };
+        let [height, width] = PictureBatch::sides(pictures, processor, channels)?;
+        let (mut pixels, mut targets) = (Vec::new(), Vec::with_capacity(pictures.len()));
         for (each, made) in pictures.iter().zip(made) {
-            let refused = |problem| TaskError::Picture { place: each.place.clone(), problem };
-            let (pixels, [height, width]) = made.map_err(refused)?;
-            if batch.targets.is_empty() {
-                (batch.height, batch.width) = (height, width);
-            }
-            if [height, width] != [batch.height, batch.width] {
-                return Err(refused(format!(
-                    "it is {height} x {width} and the image before it {} x {}, and the model's processor does not bring them to \
-                     one size; resize them, or let preprocessor_config.json do it (do_resize, do_center_crop)",
-                    batch.height, batch.width
-                )));
-            }
-            batch.pixels.extend(pixels);
-            batch.targets.push(i32::try_from(each.class).unwrap_or(i32::MAX));
+            pixels.extend(made.map_err(|problem| each.refused(problem))?.0);
+            targets.push(i32::try_from(each.class).unwrap_or(i32::MAX));
         }
-        if pictures.is_empty() { Err(TaskError::NoRecords) } else { Ok(batch) }
+        Ok(PictureBatch { pixels, targets, batch: pictures.len(), height, width })
+    }
+
+    /// Rows and columns of the inputs that these images become, one size for all; no pixel is looked at.
+    ///
+    /// # Errors
+    /// As [`PictureBatch::of`].
+    pub fn sides(
+        pictures: &[&LabelledPicture],
+        processor: &Processor,
+        channels: usize,
+    ) -> Result<[usize; 2], TaskError> {
+        let mut first: Option<[usize; 2]> = None;
+        for each in pictures {
+            let [height, width] =
+                processor.sides(&each.picture, channels).map_err(|problem| each.refused(problem))?;
+            match first {
+                Some([rows, columns]) if [rows, columns] != [height, width] => {
+                    return Err(each.refused(format!(
+                        "it is {height} x {width} and the images before it {rows} x {columns}, and the model's processor does not \
+                         bring them to one size; resize them, or let preprocessor_config.json do it (do_resize, do_center_crop)"
+                    )));
+                }
+                _ => first = Some([height, width]),
+            }
+        }
+        first.ok_or(TaskError::NoRecords)
+    }
+}
+
+impl LabelledPicture {
+    fn refused(&self, problem: String) -> TaskError {
+        TaskError::Picture { place: self.place.clone(), problem }
     }
 }
 

@@ -10,11 +10,15 @@
 //! A ratio is ours divided by the peer's of the same round, so a slow
 //! minute of the machine touches both; the spread over the rounds is printed beside the median.
 
+mod init;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+
+pub use init::init;
 
 const PYTHON: &str = "LOWRANK_PYTHON";
 /// Name, JSON pointer, unit of what is compared; smaller is better in each.

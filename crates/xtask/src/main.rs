@@ -22,7 +22,9 @@ usage: cargo xtask COMMAND
   sizes             list Rust files past 500 lines and names that say nothing
   docs [--write]    rustdoc without warnings, then the generated pages: checked, or written again
   bench step [--rounds N] [--steps N] [--threads 1,2]
-                    one training step against PyTorch, alternating; LOWRANK_PYTHON names a Python with torch";
+                    one training step against PyTorch, alternating; LOWRANK_PYTHON names a Python with torch
+  bench init --model FILE|DIR [--tokens FILE] [--methods a,b] [--rounds N] [--threads N] [--memory yes|no]
+                    the starts against PEFT's, alternating, and the memory of each; the Python needs peft and attrs";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["docs"] => steps::docs(&root, steps::Pages::Check),
         ["docs", "--write"] => steps::docs(&root, steps::Pages::Write),
         ["bench", "step", options @ ..] => bench::step(&root, options),
+        ["bench", "init", options @ ..] => bench::init(&root, options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

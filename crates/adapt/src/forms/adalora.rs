@@ -12,7 +12,7 @@ use lowrank_tensor::{Matrix, Tensor, Var, from_rows};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::Stored;
-use crate::{AdaptError, Allocator, Budget, Part, RankSchedule, Trained, Triplets};
+use crate::{AdaptError, Allocator, Budget, Footprint, Part, RankSchedule, Trained, Triplets};
 
 /// A change written as a singular value decomposition, with a rank that is allotted while it trains.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -252,6 +252,11 @@ impl Form for Adalora {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, _offset: Offset) -> Footprint {
+        let ([out, inp], path) = (shape, Footprint::path(shape, rank));
+        Footprint { trained: rank * (out + inp + 1), keeps_inputs: true, once: rank * out, ..path }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

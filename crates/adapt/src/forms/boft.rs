@@ -14,7 +14,7 @@ use super::oft::fitting;
 use super::rotation::{cayley, rotate};
 use crate::form::{Adapter, Effect, Form, Layer, Offset, Site, Start, Takes, as_used};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// Orthogonal butterflies on the inputs, and a scale of each output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,16 @@ impl Form for Boft {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
+        let ([out, inp], size, factors) = (shape, self.block_size, self.factors);
+        let values = factors * inp * size;
+        let (formed, once) = (10 * values, 4 * values * size);
+        // The product for its scale; what each butterfly but the first turns, gathered before and after where there are several.
+        let kept = out + 2 * (factors - 1) * inp;
+        let (trained, products) = (values + out, values + out);
+        Footprint { trained, keeps_inputs: true, kept, formed, products, once, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

@@ -15,7 +15,7 @@ use lowrank_tensor::{Matrix, Tensor, Var};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::{Held, Stored};
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part, Reach};
 
 /// Two factors with a core between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,21 @@ impl Form for Core {
 
     fn takes(&self) -> Takes {
         Takes::Core
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, offset: Offset) -> Footprint {
+        let [out, inp] = shape;
+        let (core, factors, shadow) = (rank * rank, rank * (out + inp), offset == Offset::Shadow);
+        let all = self.trains == CoreTrains::All;
+        let (trained, frozen) = if all { (core + factors, 0) } else { (core, factors) };
+        // Of a frozen factor there is no start to keep.
+        let frozen = frozen + if shadow { trained } else { 0 };
+        let path = if shadow && all { 2 * rank } else { rank };
+        Footprint { trained, frozen, keeps_inputs: all, once: core * out, ..Footprint::path(shape, path) }
+    }
+
+    fn reach(&self) -> Reach {
+        if self.trains == CoreTrains::All { Reach::All } else { Reach::Core }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

@@ -18,7 +18,7 @@ use lowrank_tensor::{Matrix, Tensor, Var};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::{Held, Stored};
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// Two frozen factors with a trained diagonal between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +113,14 @@ impl Form for Diag {
 
     fn takes(&self) -> Takes {
         Takes::Diagonal
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, offset: Offset) -> Footprint {
+        let [out, inp] = shape;
+        let trained = rank + usize::from(self.train_scale);
+        let start = if self.relative || offset == Offset::Shadow { rank } else { 0 };
+        let frozen = rank * (out + inp) + start;
+        Footprint { trained, frozen, once: rank * out, ..Footprint::path(shape, rank) }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

@@ -23,7 +23,7 @@ use lowrank_tensor::{DType, Matrix, Tensor, TensorData, Var, cpu, from_rows, ops
 use super::lora::{Factors, Lora, LoraAdapter};
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes, as_used};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// Low-rank adaptation of the direction of each row, with a trained magnitude.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,14 @@ impl Form for Dora {
 
     fn takes(&self) -> Takes {
         Takes::Factors
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, offset: Offset) -> Footprint {
+        let ([out, inp], lora) = (shape, Lora::DEFAULT.footprint(shape, rank, offset));
+        // The layer's product and the path's, for the magnitude's gradient; a product of the path's right factor with the weight
+        // for the norms.
+        let (kept, once) = (lora.kept + 2 * out, out * inp * lora.kept);
+        Footprint { trained: lora.trained + out, kept, once, ..lora }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

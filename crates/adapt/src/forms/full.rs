@@ -8,7 +8,7 @@ use lowrank_tensor::{Matrix, Tensor, Var, ops};
 
 use crate::form::{Adapter, Effect, Form, Layer, Offset, Site, Start, Takes, as_used};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part, Reach};
 
 /// A change without a structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,14 @@ impl Form for Full {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
+        Footprint { trained: shape[0] * shape[1], ..Footprint::dense(shape, 1) }
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Whole
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

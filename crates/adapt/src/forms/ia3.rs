@@ -11,7 +11,7 @@ use lowrank_tensor::{Matrix, Tensor, Var};
 
 use crate::form::{Adapter, Effect, Form, Layer, Offset, Site, Start, Takes};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// A trained scale of each output, or of each input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,13 @@ impl Form for Ia3 {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
+        let [rows, cols] = self.shape(shape);
+        let trained = rows * cols;
+        let keeps_inputs = self.on == On::Input;
+        Footprint { trained, keeps_inputs, kept: trained, products: trained, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

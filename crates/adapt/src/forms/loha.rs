@@ -12,7 +12,7 @@ use lowrank_tensor::{Matrix, Tensor, Var};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// An elementwise product of two low-rank matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,11 @@ fn shapes([out, inp]: [usize; 2], rank: usize) -> [[usize; 2]; 4] {
     [[out, rank], [rank, inp], [out, rank], [rank, inp]]
 }
 
+/// Whether the low-rank path of rank r² is cheaper than the change itself.
+fn runs_as_path([out, inp]: [usize; 2], rank: usize) -> bool {
+    rank * rank * (out + inp) <= out * inp
+}
+
 impl Form for Loha {
     fn card(&self) -> &'static Card {
         &CARD
@@ -58,6 +63,22 @@ impl Form for Loha {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, _offset: Offset) -> Footprint {
+        let [out, inp] = shape;
+        let (trained, squared) = (2 * rank * (out + inp), rank * rank);
+        if runs_as_path(shape, rank) {
+            let formed = 2 * squared * (out + inp);
+            return Footprint {
+                trained,
+                keeps_inputs: true,
+                formed,
+                once: formed,
+                ..Footprint::path(shape, squared)
+            };
+        }
+        Footprint { trained, once: 2 * rank * out * inp, ..Footprint::dense(shape, 7) }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {
@@ -120,8 +141,8 @@ impl LohaAdapter {
 
 impl Adapter for LohaAdapter {
     fn effect<'a>(&'a self, layer: Layer<'a>, _x: &'a Tensor<2>) -> Effect<'a> {
-        let ([out, inp], [_, rank]) = (layer.base.shape(), self.factors[0].shape());
-        if rank * rank * (out + inp) <= out * inp {
+        let [_, rank] = self.factors[0].shape();
+        if runs_as_path(layer.base.shape(), rank) {
             Effect::LowRank(self.path())
         } else {
             Effect::Dense(self.change())

@@ -12,7 +12,7 @@ use lowrank_tensor::{Matrix, Tensor, Var, to_rows};
 
 use crate::form::{Adapter, Effect, Form, Layer, Offset, Site, Start, Takes, as_used};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// A Kronecker product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,22 @@ fn split(dimension: usize, factor: Option<usize>) -> (usize, usize) {
     (m.min(n), m.max(n))
 }
 
+/// How the factors of one layer are made.
+struct Layout {
+    /// `[a, c]` and `[b, d]`.
+    shapes: [[usize; 2]; 2],
+    /// Which of them are products of two factors of rank r.
+    low: [bool; 2],
+}
+
+impl Lokr {
+    fn layout(&self, [out, inp]: [usize; 2], rank: usize) -> Layout {
+        let ((a, b), (c, d)) = (split(out, self.factor), split(inp, self.factor));
+        let low = |rows: usize, cols: usize| 2 * rank < rows.max(cols);
+        Layout { shapes: [[a, c], [b, d]], low: [self.decompose_both && low(a, c), low(b, d)] }
+    }
+}
+
 impl Form for Lokr {
     fn card(&self) -> &'static Card {
         &CARD
@@ -133,14 +149,24 @@ impl Form for Lokr {
         Takes::Nothing
     }
 
+    fn footprint(&self, shape: [usize; 2], rank: usize, _offset: Offset) -> Footprint {
+        let Layout { shapes: [[a, c], [b, d]], low: [low1, low2] } = self.layout(shape, rank);
+        // Values of a factor, which are its multiplications for each column that it is applied to.
+        let values =
+            |low: bool, rows: usize, cols: usize| if low { rank * (rows + cols) } else { rows * cols };
+        let (first, second) = (values(low1, a, c), values(low2, b, d));
+        let inner = rank * (usize::from(low1) * b + usize::from(low2) * c);
+        let (trained, kept, products) = (first + second, c * b + inner, c * second + b * first);
+        Footprint { trained, keeps_inputs: true, kept, products, ..Footprint::default() }
+    }
+
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {
         Start::none(&CARD, start.as_ref())?;
-        let ([out, inp], rank) = (site.base.shape(), site.rank);
+        let rank = site.rank;
         if rank == 0 {
             return Err(AdaptError::Rank);
         }
-        let ((a, b), (c, d)) = (split(out, self.factor), split(inp, self.factor));
-        let low = |rows: usize, cols: usize| 2 * rank < rows.max(cols);
+        let Layout { shapes: [shape1, shape2], low: [low1, low2] } = self.layout(site.base.shape(), rank);
         let make = |names: [&'static str; 3], shape: [usize; 2], low_rank: bool, zero: Option<&str>| {
             let draw = |name: &'static str, [rows, cols]: [usize; 2]| {
                 let bound = if zero == Some(name) { 0.0 } else { 1.0 / (cols as f32).sqrt() };
@@ -154,12 +180,11 @@ impl Form for Lokr {
                 Factor::Whole(draw(whole, shape))
             }
         };
-        let (low1, low2) = (self.decompose_both && low(a, c), low(b, d));
         // PEFT takes the left factor of w1, and the right factor of w2.
         let zero1 = (self.zero == Zero::First).then_some(if low1 { "w1_a" } else { "w1" });
         let zero2 = (self.zero == Zero::Second).then_some(if low2 { "w2_b" } else { "w2" });
-        let first = make(FIRST, [a, c], low1, zero1);
-        let second = make(SECOND, [b, d], low2, zero2);
+        let first = make(FIRST, shape1, low1, zero1);
+        let second = make(SECOND, shape2, low2, zero2);
         Ok(Box::new(LokrAdapter { first, second, scale: site.scale }))
     }
 

@@ -15,7 +15,7 @@ use lowrank_tensor::{Tensor, Var};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::{Held, Stored};
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part, Reach};
 
 /// Low-rank adaptation with two factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,25 @@ impl Form for Lora {
 
     fn takes(&self) -> Takes {
         Takes::Factors
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, offset: Offset) -> Footprint {
+        let [left, right] = shape.map(|side| rank * side);
+        let trained = match self.trains {
+            Trains::Both => left + right,
+            Trains::Left => left,
+            Trains::Right => right,
+        };
+        // What is trained is held once more to be taken back; both together are a path of twice the rank.
+        let shadow = offset == Offset::Shadow;
+        let path = if shadow && self.trains == Trains::Both { 2 * rank } else { rank };
+        let frozen = left + right - trained + if shadow { trained } else { 0 };
+        let keeps_inputs = self.trains != Trains::Left;
+        Footprint { trained, frozen, keeps_inputs, ..Footprint::path(shape, path) }
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Factors { left: self.trains != Trains::Right, right: self.trains != Trains::Left }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

@@ -14,7 +14,7 @@ use lowrank_tensor::{Matrix, Tensor, Var, ops, to_rows};
 use super::rotation::{cayley, neumann, rotate, skew};
 use crate::form::{Adapter, Effect, Form, Layer, Offset, Site, Start, Takes, as_used};
 use crate::part::Stored;
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// An orthogonal turn of the inputs, block by block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,18 @@ impl Form for Oft {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], _rank: usize, _offset: Offset) -> Footprint {
+        let ([_, inp], size) = (shape, self.block_size);
+        // A block size that does not divide the inputs is refused when the form is built.
+        let blocks = if self.share { 1 } else { inp / size.max(1) };
+        let values = blocks * size * size;
+        let trained = blocks * (size * size.saturating_sub(1) / 2);
+        let turns = if self.cayley == Cayley::Exact { 4 } else { self.terms };
+        let (formed, once) = (2 * turns * values, turns * values * size);
+        // The inputs are kept for the rotation; turned, the product with the frozen weight does not need them.
+        Footprint { trained, keeps_inputs: true, formed, products: inp * size, once, ..Footprint::default() }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

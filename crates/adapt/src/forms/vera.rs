@@ -13,7 +13,7 @@ use lowrank_tensor::{Matrix, Tensor, Var};
 
 use crate::form::{Adapter, Effect, Form, Layer, LowRankPath, Offset, Site, Start, Takes};
 use crate::part::{Held, Stored};
-use crate::{AdaptError, Part};
+use crate::{AdaptError, Footprint, Part};
 
 /// Two trained vectors on random factors that all sites share.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,6 +69,12 @@ impl Form for Vera {
 
     fn takes(&self) -> Takes {
         Takes::Nothing
+    }
+
+    fn footprint(&self, shape: [usize; 2], rank: usize, _offset: Offset) -> Footprint {
+        let [out, inp] = shape;
+        let frozen = rank * (out + inp);
+        Footprint { trained: out + rank, frozen, once: rank * out, ..Footprint::path(shape, rank) }
     }
 
     fn build(&self, site: &Site<'_>, start: Option<Start>) -> Result<Box<dyn Adapter>, AdaptError> {

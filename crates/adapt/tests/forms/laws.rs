@@ -171,3 +171,17 @@ fn nothing_is_recorded_outside_training() {
         assert!(!linear.forward(input()).is_autodiff(), "{}", row.name());
     }
 }
+
+#[test]
+fn the_footprint_is_what_is_built() {
+    for row in rows() {
+        let linear = trained(&row);
+        let mounted = find(&linear, "a");
+        let count = |var: &lowrank_tensor::Var| var.values().len();
+        let trained: usize = mounted.adapter.trainable().iter().map(|(_, var)| count(var)).sum();
+        let all: usize = mounted.adapter.parts().iter().map(|part| part.values.len()).sum();
+        let found = row.form.footprint([OUT, IN], row.rank, row.offset);
+        assert_eq!((found.trained, found.trained + found.frozen), (trained, all), "{}", row.name());
+        assert!(found.products > 0, "{}", row.name());
+    }
+}

@@ -1,12 +1,15 @@
 //! What a start is shown: gradients, inputs and the first rate, collected on calibration text.
 
+use std::collections::BTreeMap;
+
 use lowrank_attach::{Calibration, Collected, Gradients, InputStatistics, collect, collect_inputs};
-use lowrank_init::{Initialiser, Leading};
+use lowrank_init::{Initialiser, InputsWanted, Leading, Statistic};
 use lowrank_record::{Need, Seed};
 use lowrank_train::Group;
 
 use super::prepare::Prepared;
 use super::{Adaptation, Method, settings};
+use crate::choices::Shown;
 use crate::error::Because;
 use crate::objective::in_order;
 use crate::subject::{Laying as _, Order, Subject};
@@ -127,6 +130,27 @@ impl<N: Subject> Prepared<N> {
         .input("collecting inputs")
     }
 
+    /// The layers that share their inputs, as a pass over one example tells: the same number for each of them.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] naming the layer that was not reached.
+    pub(super) fn input_groups(&mut self) -> Result<BTreeMap<String, usize>, AppError> {
+        let first = &self.data.train[..self.data.train.len().min(1)];
+        let rows = in_order::<N>(first, self.laying.with_rows(1)).input("batching an example")?;
+        let one = |rows: &N::Rows| Calibration { shown: N::shown(rows, Shown::All), batch: N::fed(rows) };
+        let one: Vec<_> = rows.iter().map(one).collect();
+        // Components without moments: nothing of the size of width by width is made.
+        let wanted = InputsWanted {
+            statistic: Statistic::Components,
+            exact_up_to: 0,
+            count: 1,
+            most_batches: 1,
+            ..InputsWanted::moments()
+        };
+        let found = collect_inputs(&mut self.model.decoder, &self.plan, &one, wanted, &|_| 1, Seed(0));
+        Ok(found.input("looking at which layers share their inputs")?.groups)
+    }
+
     /// How many batches a start from inputs looks at, at least.
     ///
     /// # Errors
@@ -136,7 +160,7 @@ impl<N: Subject> Prepared<N> {
     }
 
     /// The calibration batches as evidence is collected on them.
-    fn shown(
+    pub(super) fn shown(
         &self,
         options: &Adaptation,
         seed: Seed,

@@ -20,6 +20,8 @@ pub struct RunSummary {
     pub steps: u64,
     /// The step whose values the adapter has: the last, or with --patience that of the best evaluation.
     pub values_of: u64,
+    /// Values that are trained.
+    pub parameters: usize,
     /// Tokens of examples read.
     pub tokens: u64,
     /// Training loss of the first step, nats per token.

@@ -16,7 +16,7 @@ use lowrank_tensor::Matrix;
 use super::evidence::Told;
 use super::method::OWN_START;
 use super::stored_start::{self, Kept};
-use super::{Adaptation, Method, settings};
+use super::{Adaptation, Method, settings, total};
 use crate::choices::{OffsetChoice, RecomputeChoice};
 use crate::data::Data;
 use crate::error::Because;
@@ -133,7 +133,7 @@ impl<N: Subject> Prepared<N> {
     }
 
     /// Shows what was read and what will be adapted.
-    pub(crate) fn describe(&self, options: &Adaptation, progress: &mut dyn Progress) {
+    pub(crate) fn describe(&self, options: &Adaptation, methods: &[Method], progress: &mut dyn Progress) {
         for line in self.data.summary.to_string().lines() {
             progress.say(line);
         }
@@ -146,16 +146,20 @@ impl<N: Subject> Prepared<N> {
             self.data.held_out.len()
         ));
         progress.say(&format!(
-            "adapting {} layers at rank {}, alpha {}: {} trainable parameters",
+            "adapting {} layers at rank {}, alpha {}",
             self.plan.sites.len(),
             options.rank,
-            options.alpha,
-            self.plan.parameters()
+            options.alpha
         ));
         if !self.head.sites.is_empty() {
-            let values = |site: &Site| site.shape[0] * (site.shape[1] + 1);
-            let values = self.head.sites.iter().map(values).sum::<usize>();
+            let values = self.head_values();
             progress.say(&format!("and {} layers of the head whole: {values}", self.head.sites.len()));
+        }
+        for method in methods {
+            // Of methods that were checked.
+            if let Ok(parameters) = total(&self.plan, method) {
+                progress.say(&format!("{}: {parameters} trainable parameters as planned", method.name));
+            }
         }
     }
 
@@ -221,6 +225,11 @@ impl<N: Subject> Prepared<N> {
         let moved = largest_difference(&before, &sample_logits(&self.model)?);
         let head = self.train_head(options)?;
         Ok(Started { attached, head, plan, evidence: found.told, settings, moved, identity })
+    }
+
+    /// Values of the head that are trained whole, biases included.
+    pub(super) fn head_values(&self) -> usize {
+        self.head.sites.iter().map(|site| site.shape[0] * (site.shape[1] + 1)).sum()
     }
 
     /// Makes the head trainable: a change of every entry, mounted beside the adapters and taken off with them.
@@ -361,6 +370,13 @@ fn check_numbers(options: &Adaptation) -> Result<(), AppError> {
     }
     if options.batch == 0 || options.accumulate == 0 {
         return refuse("--batch and --accumulate", "give at least 1");
+    }
+    if options.calibration_batch > 0 && options.calibration == 0 && options.calibration_tokens.is_none() {
+        return refuse(
+            &format!("--calibration-batch {}", options.calibration_batch),
+            "the evidence is collected on the first steps' batches, of --batch rows; it belongs to --calibration N or \
+             --calibration-tokens FILE",
+        );
     }
     if options.steps == Some(0) || !(options.epochs.is_finite() && options.epochs > 0.0) {
         return refuse(

@@ -1,50 +1,20 @@
 //! How many values a form trains, and the ranks at which two methods train as many.
 
+use lowrank_adapt::{Form, trained};
 use lowrank_attach::{Plan, Site};
 use lowrank_init::{Site as InitSite, alpha_after};
 
 use super::Method;
-use super::prepare::initialiser;
+use super::prepare::{form, initialiser};
 use crate::AppError;
 
-/// Values that a method's form, with its choices, trains on a layer `[out, in]` at this rank; `None` where that is not known
-/// beforehand.
-pub(crate) fn trainable(method: &Method, [out, inp]: [usize; 2], rank: usize) -> Option<usize> {
-    let chosen = |name: &str, value: &str| method.form_options.get(name).is_some_and(|given| given == value);
-    match method.form.as_str() {
-        "lora" if chosen("trains", "left") => Some(rank * out),
-        "lora" if chosen("trains", "right") => Some(rank * inp),
-        "lora" => Some(rank * (out + inp)),
-        "core" if chosen("trains", "all") => Some(rank * (rank + out + inp)),
-        "core" => Some(rank * rank),
-        "diag" if chosen("train-scale", "true") => Some(rank + 1),
-        "diag" => Some(rank),
-        "dora" => Some(rank * (out + inp) + out),
-        "vera" => Some(out + rank),
-        // At the start: what is masked later is trained on all the same.
-        "adalora" => Some(rank * (out + inp + 1)),
-        "ia3" if chosen("on", "input") => Some(inp),
-        "ia3" => Some(out),
-        "full" => Some(out * inp),
-        _ => None,
-    }
-}
-
-/// The values that a plan trains in this form.
+/// The values that a plan trains in a method's form: of AdaLoRA those at the start, since what is masked later is trained on.
 ///
 /// # Errors
-/// [`AppError::Usage`] for a form whose values cannot be counted.
+/// [`AppError::Usage`] for a form that is not known.
 pub(crate) fn total(plan: &Plan, method: &Method) -> Result<usize, AppError> {
-    plan.sites.iter().map(|site| count(method, site, site.rank)).sum()
-}
-
-fn count(method: &Method, site: &Site, rank: usize) -> Result<usize, AppError> {
-    let form = &method.form;
-    trainable(method, site.shape, rank).ok_or_else(|| {
-        AppError::usage(format!(
-            "--equal parameters: how many values the form {form} trains at a rank is not known; compare at --equal rank"
-        ))
-    })
+    let form = form(method)?;
+    Ok(trained(&*form, plan.sites.iter().map(|site| (site.shape, site.rank))))
 }
 
 /// The plan with the rank of each layer chosen so that `method` trains as many values as `reference` does with it. What
@@ -52,19 +22,21 @@ fn count(method: &Method, site: &Site, rank: usize) -> Result<usize, AppError> {
 /// scale, so that only the rank changes.
 ///
 /// # Errors
-/// [`AppError::Usage`] for a form whose values cannot be counted, or a layer that the method cannot start at any rank.
+/// [`AppError::Usage`] for a form that is not known, or a layer that the method cannot start at any rank.
 pub(crate) fn equal_parameters(plan: &Plan, method: &Method, reference: &Method) -> Result<Plan, AppError> {
     let initialiser = initialiser(method)?;
+    let (own, wanted_form) = (form(method)?, form(reference)?);
+    let count = |form: &dyn Form, site: &Site, rank| trained(form, [(site.shape, rank)]);
     let admits = |shape, rank| initialiser.as_ref().is_none_or(|start| start.admits(shape, rank).is_ok());
     let mut carried = 0.0;
     let mut sites = Vec::with_capacity(plan.sites.len());
     for site in &plan.sites {
         let [out, inp] = site.shape;
         let shape = InitSite { out, inp, scale: site.scale };
-        let wanted = count(reference, site, site.rank)? as f64 + carried;
+        let wanted = count(&*wanted_form, site, site.rank) as f64 + carried;
         let mut best: Option<(f64, usize, usize)> = None;
         for rank in (1..=out.min(inp)).filter(|&rank| admits(shape, rank)) {
-            let values = count(method, site, rank)?;
+            let values = count(&*own, site, rank);
             let off = (values as f64 - wanted).abs();
             if best.is_none_or(|(least, ..)| off < least) {
                 best = Some((off, rank, values));
@@ -115,13 +87,9 @@ mod tests {
         assert_eq!(chosen.sites[0].scale, plan.sites[0].scale);
         // 2·15 values are carried on, less than a half of one rank more.
         assert_eq!(chosen.sites[1].rank, 5);
-        let unknown = Method { form: "other".to_owned(), ..method("kaiming") };
-        assert!(
-            equal_parameters(&plan, &unknown, &method("kaiming"))
-                .unwrap_err()
-                .to_string()
-                .contains("--equal rank")
-        );
+        let unknown = Method { form: "lorra".to_owned(), ..method("kaiming") };
+        let refused = equal_parameters(&plan, &unknown, &method("kaiming")).unwrap_err().to_string();
+        assert!(refused.contains("did you mean lora?"), "{refused}");
     }
 
     #[test]

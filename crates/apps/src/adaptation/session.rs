@@ -7,7 +7,7 @@ use lowrank_train::{Group, Settings, metrics};
 
 use super::change::Changes;
 use super::outcome::{RunSummary, SiteChange};
-use super::prepare::{Prepared, Started};
+use super::prepare::{Prepared, Started, parameters};
 use super::{Adaptation, Method, prepare, settings, stored_start};
 use crate::error::Because;
 use crate::objective::{Allotted, Trainable, Training};
@@ -65,6 +65,7 @@ pub(crate) fn train<N: Subject>(
         stopped: outcome.stopped,
         steps: outcome.steps,
         values_of: outcome.values_of,
+        parameters: parameters(&started),
         tokens: outcome.tokens,
         first_loss: lines.iter().find_map(|line| line.loss),
         last_loss: outcome.loss,

@@ -154,7 +154,7 @@ fn steps<N: Subject>(
 }
 
 /// The first fact of the start's reports that speaks of energy or variance, averaged over the layers that state it.
-fn captured(started: &Started) -> Option<(String, f64)> {
+pub(crate) fn captured(started: &Started) -> Option<(String, f64)> {
     let speaks = |name: &str| ["energy", "variance", "captured"].iter().any(|word| name.contains(word));
     let first = started.attached.iter().flat_map(|each| each.report.iter());
     let mut numbers = first.filter(|(_, value)| matches!(value, Value::Number(_))).map(|(name, _)| name);

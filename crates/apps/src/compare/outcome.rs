@@ -11,9 +11,10 @@ use super::candidate::Candidate;
 use super::options::{Compare, Equal};
 use super::store::{Finished, Tried};
 use super::verdict::{Score, Verdict, difference, verdict};
-use crate::adaptation::{Cost, DryRun, Prepared, mebibytes};
+use crate::adaptation::{Cost, DryRun, Predicted, Prepared, mebibytes, table};
 use crate::choices::TaskChoice;
 use crate::interval::Interval;
+use crate::page::wrapped;
 use crate::subject::Subject;
 
 /// One method, compared.
@@ -210,6 +211,8 @@ fn command(options: &Compare, entry: &Entry) -> String {
 pub struct Planned {
     /// Each method with its ranks.
     pub methods: Vec<(String, String)>,
+    /// What each would cost.
+    pub predicted: Vec<Predicted>,
     /// What is made equal.
     pub equal: Equal,
     /// Runs of each method.
@@ -230,6 +233,7 @@ impl Planned {
     pub(super) fn new(options: &Compare, candidates: &[Candidate], one: &DryRun) -> Planned {
         Planned {
             methods: candidates.iter().map(|each| (each.name().to_owned(), each.ranks())).collect(),
+            predicted: one.methods.clone(),
             equal: options.equal,
             seeds: options.seeds,
             rates: options.rates,
@@ -247,6 +251,7 @@ impl fmt::Display for Planned {
         for (name, ranks) in &self.methods {
             writeln!(f, "{name:<24} {ranks}")?;
         }
+        writeln!(f, "\n{}\n", table(&self.predicted))?;
         let steps = match (self.steps, &self.budget) {
             (Some(steps), _) => format!("{steps} steps"),
             (None, Some(budget)) => format!("as many steps as fit into {budget}"),
@@ -344,7 +349,7 @@ impl fmt::Display for Compared {
         }
         writeln!(f)?;
         for sentence in &self.verdict {
-            wrapped(f, sentence)?;
+            writeln!(f, "{}", wrapped(sentence, 80))?;
         }
         writeln!(f, "\nto train it: {}", self.command)?;
         write!(
@@ -356,19 +361,4 @@ impl fmt::Display for Compared {
             duration(self.seconds)
         )
     }
-}
-
-/// A sentence broken at 80 columns.
-fn wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    let mut column = 0;
-    for word in text.split_whitespace() {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > 80 {
-            writeln!(f)?;
-            column = 0;
-        }
-        write!(f, "{}{word}", if column > 0 { " " } else { "" })?;
-        column += width + usize::from(column > 0);
-    }
-    writeln!(f)
 }

@@ -120,6 +120,7 @@ fn table(arms: &[ArmRuns]) -> Table {
             "first gradient",
         ]),
         rows: arms.iter().map(row).collect(),
+        ..Table::default()
     }
 }
 
@@ -135,6 +136,7 @@ fn shared(arms: &[ArmRuns]) -> Table {
         caption: "Arms at rates that they share".to_owned(),
         head: head(&["arm", "rate", "early loss", "last loss", "accuracy"]),
         rows: rows.collect(),
+        ..Table::default()
     }
 }
 
@@ -151,6 +153,7 @@ fn statements(studied: &Studied) -> Table {
         caption: "Statements".to_owned(),
         head: head(&["", "statement", "margin and its 95 % interval", ""]),
         rows: studied.statements.iter().map(row).collect(),
+        ..Table::default()
     }
 }
 
@@ -178,6 +181,7 @@ fn page(studied: &Studied, recipe: &str) -> Page {
         plots: plots(&studied.arms),
         tables: [table(&studied.arms), shared(&studied.arms), statements(studied)].map(plain).into(),
         recipe: recipe.to_owned(),
+        ..Page::default()
     }
 }
 
@@ -197,6 +201,7 @@ fn plots(arms: &[ArmRuns]) -> Vec<Plot> {
         x: x.to_owned(),
         y: y.to_owned(),
         lines,
+        ..Plot::default()
     };
     let loss = "training loss, nats";
     let mut all = vec![plot(

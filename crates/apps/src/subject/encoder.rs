@@ -277,7 +277,7 @@ impl Subject for Encoder {
 }
 
 /// The largest of some logits; the first of a tie.
-fn best(logits: &[f32]) -> usize {
+pub(super) fn best(logits: &[f32]) -> usize {
     let mut best = 0;
     for (index, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {

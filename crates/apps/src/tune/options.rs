@@ -11,7 +11,7 @@ use crate::choices::{
     FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, TaskChoice, Widen,
 };
 use crate::options::key_value;
-use crate::{AppError, Progress, recipes};
+use crate::{AppError, Progress, recipes, typed};
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -362,7 +362,7 @@ impl Tune {
     /// The start itself, and those to compare it with, which have no choices of their own.
     ///
     /// # Errors
-    /// [`AppError::Usage`] when what is behind an @ is no number.
+    /// [`AppError::Usage`] when what is behind an @ is no number, and for --recompress with a form that it is nothing to.
     pub(crate) fn methods(&self) -> Result<Vec<Method>, AppError> {
         let form = self.form.clone().unwrap_or_else(|| FORM.to_owned());
         let init = self.start().to_owned();
@@ -374,6 +374,13 @@ impl Tune {
             form_options: self.form_option.iter().cloned().collect(),
             rate: self.own_rate(),
         };
+        if self.recompress && typed::keeps_its_type(&own.form, self.peft_type) {
+            return Err(AppError::usage(format!(
+                "--recompress: an adapter of the form {} is written as it is, in PEFT's own type, and has no rank to be cut to; leave \
+                 it out",
+                own.form
+            )));
+        }
         let mut methods = vec![own];
         for (name, rate) in self.compared()? {
             let recipes::Composed { init, init_options, form, form_options, .. } = recipes::named(name)?;

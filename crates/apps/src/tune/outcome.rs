@@ -37,6 +37,10 @@ pub struct Initialised {
     pub evidence_seconds: f64,
     /// Seconds from the opened model to the mounted adapters, the evidence included.
     pub start_seconds: f64,
+    /// Largest memory of the process meanwhile, the model included, where the system tells.
+    pub start_peak_bytes: Option<u64>,
+    /// What part of what it looked at the start holds, averaged over the layers, in the start's own words.
+    pub captured: Option<(String, f64)>,
     /// Largest difference of logits between the mounted and the re-read adapter.
     pub verified: f64,
     /// Seconds in all.

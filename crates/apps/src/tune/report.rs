@@ -26,10 +26,10 @@ pub(super) fn page<N: Subject>(
             format!("{} to train on, {} held out", prepared.data.train.len(), prepared.data.held_out.len()),
         ),
         ("Layers adapted".to_owned(), format!("{} at rank {}", prepared.plan.sites.len(), options.rank)),
-        ("Trainable parameters".to_owned(), prepared.plan.parameters().to_string()),
         ("Seed".to_owned(), options.seed.to_string()),
     ];
     if let Some(run) = runs.first() {
+        facts.push(("Trainable parameters".to_owned(), run.parameters.to_string()));
         facts.push(("Peak memory in training".to_owned(), mebibytes(run.training_peak_bytes)));
         facts.push(("Peak memory of the start".to_owned(), mebibytes(run.evidence_peak_bytes)));
         facts.push((
@@ -89,6 +89,7 @@ pub(super) fn page<N: Subject>(
                 ]
             })
             .collect(),
+        ..Table::default()
     };
     let changes = |run: &RunSummary| Table {
         caption: format!("What training changed: {}", run.init),
@@ -108,6 +109,7 @@ pub(super) fn page<N: Subject>(
                 ]
             })
             .collect(),
+        ..Table::default()
     };
     Page {
         title: format!(
@@ -116,7 +118,8 @@ pub(super) fn page<N: Subject>(
         ),
         facts,
         plots: plots(runs, prepared.model.decoder.unit()),
-        tables: std::iter::once(summary).chain(runs.iter().map(changes)).collect(),
+        tables: vec![summary],
+        details: runs.iter().map(changes).collect(),
         recipe: recipe.to_owned(),
         ..Page::default()
     }
@@ -128,6 +131,7 @@ fn plots(runs: &[RunSummary], unit: &str) -> Vec<Plot> {
         x: x.to_owned(),
         y: y.to_owned(),
         lines,
+        ..Plot::default()
     };
     let held_out = |run: &RunSummary, x: &dyn Fn(&lowrank_train::metrics::Line) -> Option<f64>| Line {
         name: run.init.clone(),

@@ -8,4 +8,5 @@ mod inputs;
 mod mounting;
 mod networks;
 mod small;
+mod survey;
 mod switching;

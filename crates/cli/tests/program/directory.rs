@@ -111,7 +111,8 @@ pub fn idx(folder: &Path, name: &str, images: usize, classes: usize) {
 
 /// Words of the tokenizer of [`t5`].
 pub const WORDS: [&str; 16] = [
-    "what", "is", "plus", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "?", "the", "sum",
+    "what", "is", "plus", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    "?", "the", "sum",
 ];
 
 /// A T5 of one block each, with a tokenizer of whole words that ends texts with `</s>`.
@@ -124,7 +125,9 @@ pub fn t5(path: &Path) {
         "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "tie_word_embeddings": true,
     });
     let mut tensors = vec![("shared.weight".to_owned(), vec![vocabulary, hidden])];
-    for (side, attentions) in [("encoder", &["SelfAttention"][..]), ("decoder", &["SelfAttention", "EncDecAttention"])] {
+    for (side, attentions) in
+        [("encoder", &["SelfAttention"][..]), ("decoder", &["SelfAttention", "EncDecAttention"])]
+    {
         let at = |part: String| format!("{side}.block.0.layer.{part}");
         for (layer, attention) in attentions.iter().enumerate() {
             for part in ["q", "k", "v"] {

@@ -1,6 +1,8 @@
 //! The built program in a folder of its own.
 #![allow(clippy::unwrap_used, dead_code)] // A failure here is a failure of the test; not every test uses every part.
 
+pub mod directory;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -51,6 +53,21 @@ impl Folder {
         (String::from_utf8(output.stdout).unwrap(), errors)
     }
 
+    /// Runs, and kills the program once its metrics have so many lines; it must not be over by then.
+    #[allow(clippy::disallowed_methods)] // Tests may wait.
+    pub fn kill(&self, arguments: &[&str], metrics: &str, lines: usize) {
+        let metrics = self.path().join(metrics);
+        let written = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+        let mut child = self.command(arguments).spawn().unwrap();
+        while written() < lines && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(child.try_wait().unwrap().is_none(), "{arguments:?} was over before it was killed");
+        // SIGKILL: no handler runs, nothing is flushed.
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// Runs and expects this exit code, one error, and each of the words in it.
     pub fn refuse(&self, arguments: &[&str], code: i32, words: &[&str]) {
         let output = self.run(arguments);
@@ -87,4 +104,20 @@ pub fn records() -> String {
     let line =
         |i: usize| format!("{{\"prompt\": \"Number {i}?\\n\", \"completion\": \"It is {}.\"}}\n", i * i);
     (0..24).map(line).collect()
+}
+
+/// The bytes that base64 stands for; for images that a test holds as text.
+pub fn decoded(base64: &str) -> Vec<u8> {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let values = base64.bytes().filter_map(|letter| LETTERS.iter().position(|&known| known == letter));
+    let (mut bits, mut held, mut out) = (0_usize, 0, Vec::new());
+    for value in values {
+        (bits, held) = (bits << 6 | value, held + 6);
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    out
 }

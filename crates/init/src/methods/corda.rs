@@ -78,7 +78,7 @@ static CARD: Card = Card {
             name: "svd",
             default: "auto",
             values: "auto | exact | fast",
-            meaning: "exact SVD, randomised SVD (not for kpm, which takes the last directions), or exact up to 512 on the shorter \
+            meaning: "exact SVD, randomised SVD (not for kpm, which takes the last directions), or exact up to 128 on the shorter \
                       side and randomised above; auto is always exact for kpm",
         },
     ],

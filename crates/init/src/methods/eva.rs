@@ -8,7 +8,7 @@
 //! Needs statistics of the inputs; leaves the function unchanged to the bit.
 //!
 //! Source: Paischer et al., "Parameter Efficient Fine-tuning via Explained Variance Adaptation", 2025, and PEFT's `eva` (compared with 0.21.2 in
-//! `tests/eva.rs`). Where we differ: components of layers up to 2048 wide come from exact moments; above, as many more again are
+//! `tests/eva.rs`). Where we differ: components of layers up to 1024 wide come from exact moments; above, as many more again are
 //! kept on the way; batches with few tokens are not skipped; inputs that span fewer directions than the rank are refused; whitened rows
 //! are a copy (PEFT divides rows that layers share once for each of them).
 

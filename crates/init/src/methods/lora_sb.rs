@@ -11,7 +11,7 @@
 //! Source: Ponkshe et al., "Initialization using Update Approximation is a Silver Bullet for Extremely Efficient Low-Rank Fine-Tuning",
 //! 2024, and the authors' code, read at `37b33d4`. Where we differ: the rate is that of the first optimiser step (theirs counts the steps of
 //! the estimation's loader); the core is divided by the scale (theirs is 1); bases stay f32 (theirs are rounded to bf16, which loses
-//! orthonormality); the decomposition is exact up to 512 and oversampled above (theirs takes r columns, poor where the
+//! orthonormality); the decomposition is exact up to 128 and oversampled above (theirs takes r columns, poor where the
 //! spectrum is as flat as that of signs).
 
 mod card;

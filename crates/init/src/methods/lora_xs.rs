@@ -5,7 +5,7 @@
 //!
 //! Source: Bałazy, Banaei, Aberer, Tabor, "LoRA-XS: Low-Rank Adaptation with Extremely Small Number of Parameters", 2024, and the
 //! authors' code, whose `right` carries the singular values and whose core has d = 1e-5. Where we differ: their randomised
-//! SVD has exactly r columns and ten iterations; here it is exact up to 512 on the shorter side, and r + max(8, r/2)
+//! SVD has exactly r columns and ten iterations; here it is exact up to 128 on the shorter side, and r + max(8, r/2)
 //! columns, seeded, above.
 
 use faer::Mat;
@@ -70,7 +70,7 @@ static CARD: Card = Card {
             name: "svd",
             default: "auto",
             values: "auto | exact | fast",
-            meaning: "exact SVD, randomised SVD, or exact up to 512 on the shorter side and randomised above",
+            meaning: "exact SVD, randomised SVD, or exact up to 128 on the shorter side and randomised above",
         },
         Choice {
             name: "power",

@@ -7,7 +7,7 @@
 //! the signs are fixed. Without pivoting `left·right` is exact on the first r *columns*, that is for the first r input
 //! features, whatever they mean; `pivot = columns` takes those of which most is left and is ours.
 
-use lowrank_linalg::{LowRank, energy, narrow, pivoted_qr, qr};
+use lowrank_linalg::{LowRank, energy, finite, multiply, narrow, orthonormal_basis, pivoted_qr, widen};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
 use crate::leading::directions;
@@ -84,9 +84,19 @@ impl Initialiser for Olora {
         let failed = InitError::linalg(CARD.name);
         let delta = match self.pivot {
             Pivot::None => {
-                let found = qr(weight).map_err(&failed)?;
-                let left = found.q.as_ref().subcols(0, rank).to_owned();
-                LowRank { left, right: found.r.as_ref().subrows(0, rank).to_owned() }
+                finite(weight).map_err(&failed)?;
+                // The first r columns alone decide Q; R = Qᵀ·W, and its first r columns are those of their own QR. In f64: the
+                // base is what is left of W, and must not lose digits.
+                let wide = widen(weight);
+                let first = wide.as_ref().subcols(0, rank);
+                let q = orthonormal_basis(first).map_err(&failed)?;
+                let mut right = multiply(q.transpose(), wide.as_ref());
+                for i in 0..rank {
+                    // Zeros up to rounding; the diagonal is not negative.
+                    (0..i).for_each(|j| right[(i, j)] = 0.0);
+                    right[(i, i)] = right[(i, i)].max(0.0);
+                }
+                LowRank { left: narrow(q.as_ref()), right: narrow(right.as_ref()) }
             }
             Pivot::Columns => {
                 let found = pivoted_qr(weight, rank).map_err(&failed)?;

@@ -40,7 +40,7 @@ static CARD: Card = Card {
             name: "svd",
             default: "auto",
             values: "auto | exact | fast",
-            meaning: "exact SVD, randomised SVD, or exact up to 512 on the shorter side and randomised above",
+            meaning: "exact SVD, randomised SVD, or exact up to 128 on the shorter side and randomised above",
         },
         Choice {
             name: "power",

@@ -27,29 +27,45 @@ pub struct Batch {
     pub targets: Targets,
 }
 
-impl Images {
-    /// Rows and columns of patches.
+impl Config {
+    /// Tokens and patches that the network makes of an image of this size.
     ///
     /// # Errors
-    /// [`ModelError::Image`] where a patch would be cut, or the positions of the model cannot be spread over them;
-    /// [`ModelError::Batch`] for another number of pixels.
-    pub(super) fn grid(&self, config: &Config) -> Result<[usize; 2], ModelError> {
-        let (height, width, [rows, columns]) = (self.height, self.width, config.patch);
+    /// [`ModelError::Image`] where a patch would be cut, or the positions of the model cannot be spread over the patches.
+    pub fn tokens(&self, [height, width]: [usize; 2]) -> Result<usize, ModelError> {
+        let [rows, columns] = self.grid_of([height, width])?;
+        Ok(self.family.tokens() + rows * columns)
+    }
+
+    /// Rows and columns of patches, as [`Config::tokens`].
+    fn grid_of(&self, [height, width]: [usize; 2]) -> Result<[usize; 2], ModelError> {
+        let [rows, columns] = self.patch;
         let refused = |problem: String| ModelError::Image { height, width, problem };
         if height == 0 || width == 0 || !height.is_multiple_of(rows) || !width.is_multiple_of(columns) {
             return Err(refused(format!("its sides must be multiples of the patch's, {rows} x {columns}")));
         }
-        let sides = [config.channels, height, width];
-        let expected = sides.iter().try_fold(self.batch, |count, &side| count.checked_mul(side));
-        network::fits("pixel values", self.pixels.len(), expected.unwrap_or(usize::MAX).max(1))?;
-        let (grid, trained) = ([height / rows, width / columns], config.grid());
+        let (grid, trained) = ([height / rows, width / columns], self.grid());
         // transformers takes the square root of the number of positions for both sides.
         if grid != trained && trained[0] != trained[1] {
             return Err(refused(format!(
                 "the model was trained on {} x {}, and positions are interpolated from square images only",
-                config.image[0], config.image[1]
+                self.image[0], self.image[1]
             )));
         }
+        Ok(grid)
+    }
+}
+
+impl Images {
+    /// Rows and columns of patches.
+    ///
+    /// # Errors
+    /// As [`Config::tokens`]; [`ModelError::Batch`] for another number of pixels.
+    pub(super) fn grid(&self, config: &Config) -> Result<[usize; 2], ModelError> {
+        let grid = config.grid_of([self.height, self.width])?;
+        let sides = [config.channels, self.height, self.width];
+        let expected = sides.iter().try_fold(self.batch, |count, &side| count.checked_mul(side));
+        network::fits("pixel values", self.pixels.len(), expected.unwrap_or(usize::MAX).max(1))?;
         Ok(grid)
     }
 

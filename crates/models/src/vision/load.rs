@@ -118,6 +118,7 @@ impl Vision {
             blocks,
             norm,
             head,
+            drawn: matches!(purpose, Purpose::Fresh { .. }),
         })
     }
 }

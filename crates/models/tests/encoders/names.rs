@@ -60,7 +60,14 @@ fn a_new_head_on_a_bare_base_names_the_base_as_its_class_does() {
     let config = vision::Config::from_json(reference.config()).unwrap();
     let purpose = vision::Purpose::Fresh { labels: 4, seed: Seed(1) };
     let source = Arc::clone(&reference.source);
-    let model = Vision::from_checkpoint(config, source, purpose, Widen::Once, &cpu()).unwrap();
+    let mut model = Vision::from_checkpoint(config, source, purpose, Widen::Once, &cpu()).unwrap();
+    assert_eq!((model.task_layers(), model.classes()), (vec!["classifier".to_owned()], Some(4)));
+    let outputs = |model: &Vision| to_rows(model.outputs(&Reference::images(12, 12)).unwrap());
+    let first = outputs(&model);
+    model.draw_head(Seed(2)).unwrap();
+    assert_ne!(outputs(&model), first);
+    model.draw_head(Seed(1)).unwrap();
+    assert_eq!(outputs(&model), first);
     let named = sites(&model);
     assert_eq!(named[0], "vit.layers.0.attention.q_proj");
     assert_eq!(named.last().unwrap(), "classifier");

@@ -53,7 +53,7 @@ mod tests {
             assert_eq!(decode(text).unwrap(), bytes.as_bytes(), "{text}");
         }
         for (text, at) in
-            [("Zm9!", 3), ("Zg==Zg", 4), ("Z", 1), ("Zg=", 3), ("=", 0), ("Zm8==", 4), ("Zh==", 4)]
+            [("Zm9!", 3), ("Zg==Zg", 4), ("Z", 1), ("Zg=", 3), ("=", 0), ("Zm8==", 5), ("Zh==", 4)]
         {
             assert_eq!(decode(text), Err(at), "{text}");
         }

@@ -12,9 +12,9 @@ impl Classes {
     /// # Errors
     /// [`TaskError::NoRecords`] without any, [`TaskError::OneClass`] with one.
     pub fn of<'a>(found: impl Iterator<Item = &'a str>) -> Result<Classes, TaskError> {
-        let (mut names, mut images) = (Vec::new(), 0);
+        let (mut names, mut records) = (Vec::new(), 0);
         for name in found {
-            images += 1;
+            records += 1;
             if !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());
             }
@@ -22,7 +22,7 @@ impl Classes {
         names.sort_by_key(|name: &String| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
         match names.as_slice() {
             [] => Err(TaskError::NoRecords),
-            [class] => Err(TaskError::OneClass { images, class: class.clone() }),
+            [class] => Err(TaskError::OneClass { records, class: class.clone() }),
             _ => Ok(Classes(names)),
         }
     }
@@ -46,7 +46,8 @@ impl Classes {
     }
 
     /// Whether the names say nothing: `LABEL_0`, `LABEL_1` …, as `transformers` calls classes that nobody named.
-    fn are_nameless(&self) -> bool {
+    #[must_use]
+    pub fn are_nameless(&self) -> bool {
         self.0.iter().enumerate().all(|(index, name)| *name == format!("LABEL_{index}"))
     }
 
@@ -54,7 +55,7 @@ impl Classes {
     /// nameless and as many.
     ///
     /// # Errors
-    /// [`TaskError::UnknownClass`] naming a class that the model does not have.
+    /// [`TaskError::NotOfModel`] naming a class that the model does not have.
     pub fn in_model(&self, model: &Classes) -> Result<Vec<usize>, TaskError> {
         if model.are_nameless() && model.0.len() == self.0.len() {
             return Ok((0..self.0.len()).collect());
@@ -65,7 +66,7 @@ impl Classes {
                 if model.0.len() > 8 {
                     known += &format!(" … {} in all", model.0.len());
                 }
-                TaskError::UnknownClass { class: class.clone(), known }
+                TaskError::NotOfModel { class: class.clone(), known }
             })
         };
         self.0.iter().map(number).collect()
@@ -86,7 +87,7 @@ mod tests {
         assert_eq!(classes(&["10", "9", "0", "9"]).names(), ["0", "9", "10"]);
         assert!(matches!(Classes::of(std::iter::empty()), Err(TaskError::NoRecords)));
         let one = Classes::of(["cat", "cat"].into_iter()).unwrap_err().to_string();
-        assert!(one.contains("all 2 images") && one.contains("cat"), "{one}");
+        assert!(one.contains("all 2 records") && one.contains("cat"), "{one}");
     }
 
     #[test]

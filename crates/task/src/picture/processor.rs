@@ -145,7 +145,7 @@ impl Processor {
     }
 
     /// Rows and columns of the input that an image of this size becomes.
-    fn sizes(&self, height: usize, width: usize) -> ([usize; 2], [usize; 2]) {
+    fn targets(&self, height: usize, width: usize) -> ([usize; 2], [usize; 2]) {
         let resized = match self.resize {
             None => [height, width],
             Some((Target::Exact(sides), _)) => sides,
@@ -161,11 +161,31 @@ impl Processor {
         (resized, self.crop.unwrap_or(resized))
     }
 
-    /// The image resized and cropped, its bytes not yet normalised.
+    /// Rows and columns of the input that an image becomes, checked in all that [`Processor::input`] needs.
     ///
     /// # Errors
     /// What is wrong with it, without its place.
-    fn fit(&self, picture: &Picture) -> Result<Picture, String> {
+    pub fn sides(&self, picture: &Picture, channels: usize) -> Result<[usize; 2], String> {
+        if picture.channels != 1 && picture.channels != channels {
+            return Err(format!(
+                "the image has {} channels and the model takes {channels}",
+                picture.channels
+            ));
+        }
+        if let Some((means, deviations)) = &self.normalise
+            && let Some(other) =
+                [means, deviations].into_iter().find(|list| ![1, channels].contains(&list.len()))
+        {
+            return Err(format!(
+                "preprocessor_config.json normalises {} channels and the model takes {channels}",
+                other.len()
+            ));
+        }
+        Ok(self.fit_sides(picture)?.1)
+    }
+
+    /// What an image is resized and cropped to.
+    fn fit_sides(&self, picture: &Picture) -> Result<([usize; 2], [usize; 2]), String> {
         let Picture { height, width, channels, .. } = *picture;
         if picture.pixels.is_empty() || picture.pixels.len() != height * width * channels {
             return Err(format!(
@@ -173,21 +193,31 @@ impl Processor {
                 picture.pixels.len()
             ));
         }
-        let (resized, cropped) = self.sizes(height, width);
+        if picture.fitted {
+            return Ok(([height, width], [height, width]));
+        }
+        let (resized, cropped) = self.targets(height, width);
         if resized.iter().any(|&side| side as u64 > LONGEST) {
             return Err(format!("{height} x {width} would become {} x {}; crop it", resized[0], resized[1]));
         }
+        if cropped[0] > resized[0] || cropped[1] > resized[1] {
+            return Err(format!(
+                "{} x {} is smaller than crop_size, {} x {}, which the processor would fill up with black",
+                resized[0], resized[1], cropped[0], cropped[1]
+            ));
+        }
+        Ok((resized, cropped))
+    }
+
+    /// The image resized and cropped, its bytes not yet normalised.
+    fn fit(&self, picture: &Picture) -> Result<Picture, String> {
+        let Picture { height, width, channels, .. } = *picture;
+        let (resized, cropped) = self.fit_sides(picture)?;
         let mut pixels = match self.resize {
             Some((_, filter)) => resize(&picture.pixels, channels, [height, width], resized, filter),
             None => picture.pixels.clone(),
         };
         if cropped != resized {
-            if cropped[0] > resized[0] || cropped[1] > resized[1] {
-                return Err(format!(
-                    "{} x {} is smaller than crop_size, {} x {}, which the processor would fill up with black",
-                    resized[0], resized[1], cropped[0], cropped[1]
-                ));
-            }
             let [top, left] = [(resized[0] - cropped[0]) / 2, (resized[1] - cropped[1]) / 2];
             let rows = pixels.chunks_exact(resized[1] * channels).skip(top).take(cropped[0]);
             pixels = rows.flat_map(|row| &row[left * channels..][..cropped[1] * channels]).copied().collect();
@@ -200,7 +230,7 @@ impl Processor {
     /// # Errors
     /// What is wrong with it, without its place.
     pub fn fitted(&self, picture: Picture) -> Result<Picture, String> {
-        let (_, [height, width]) = self.sizes(picture.height.max(1), picture.width.max(1));
+        let (_, [height, width]) = self.targets(picture.height.max(1), picture.width.max(1));
         if height * width <= picture.height * picture.width { self.fit(&picture) } else { Ok(picture) }
     }
 
@@ -210,12 +240,7 @@ impl Processor {
     /// # Errors
     /// What is wrong with it, without its place.
     pub fn input(&self, picture: &Picture, channels: usize) -> Result<(Vec<f32>, [usize; 2]), String> {
-        if picture.channels != 1 && picture.channels != channels {
-            return Err(format!(
-                "the image has {} channels and the model takes {channels}",
-                picture.channels
-            ));
-        }
+        self.sides(picture, channels)?;
         let made;
         let picture = if picture.fitted {
             picture
@@ -225,17 +250,10 @@ impl Processor {
         };
         let mut values = Vec::with_capacity(channels * picture.height * picture.width);
         for channel in 0..channels {
-            let of = |list: &[f64]| match list {
-                [one] => Ok(*one),
-                list => list.get(channel).filter(|_| list.len() == channels).copied().ok_or_else(|| {
-                    format!(
-                        "preprocessor_config.json normalises {} channels and the model takes {channels}",
-                        list.len()
-                    )
-                }),
-            };
+            // One for all, or one for each: they were counted.
+            let of = |list: &[f64]| list.get(channel).or(list.first()).copied().unwrap_or(0.0);
             let (mean, deviation) = match &self.normalise {
-                Some((means, deviations)) => (of(means)?, of(deviations)?),
+                Some((means, deviations)) => (of(means), of(deviations)),
                 None => (0.0, 1.0),
             };
             // All 256 answers once, rounded where numpy rounds: after the scale, and after each step from there.

@@ -102,7 +102,7 @@ pub(super) static CARD: Card = Card {
          incremental SVD at the rank and stops at single cosines",
         "equal ratios go by component and then by the model's order, where PEFT's sort leaves them to chance",
         "the alpha of a layer whose rank changed keeps its scale, also with rank-stabilised scaling, where PEFT's does not",
-        "layers up to 2048 wide (and those of which as many components are wanted as they are wide) take moments of all batches; \
+        "layers up to 1024 wide (and those of which as many components are wanted as they are wide) take moments of all batches; \
          wider ones stop when they have settled, or are cut at 256 batches if all were seen by then, and say so",
         "rho asks for no more than the shorter side of a layer, nor than the sum of all ranks",
         "settled by cosine is not the same as equal to all data's components: with equal variances single components never \

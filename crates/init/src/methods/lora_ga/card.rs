@@ -89,7 +89,7 @@ pub(super) static CARD: Card = Card {
             default: "fast",
             values: "auto | exact | fast",
             meaning: "how each layer's gradient is decomposed: fast takes 4r columns and 2 power iterations (4 for peft-compat); exact \
-                      needs one calibration batch; auto is exact up to 512 on the shorter side with one batch, and fast \
+                      needs one calibration batch; auto is exact up to 128 on the shorter side with one batch, and fast \
                       everywhere with several, which never show a gradient whole",
         },
     ],

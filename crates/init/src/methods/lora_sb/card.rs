@@ -77,7 +77,7 @@ pub(in crate::methods) static CHOICES: [Choice; 5] = [
         name: "svd",
         default: "auto",
         values: "auto | exact | fast",
-        meaning: "how the target is decomposed: auto is exact up to 512 on the shorter side; fast takes 2r + 16 columns and 4 power \
+        meaning: "how the target is decomposed: auto is exact up to 128 on the shorter side; fast takes 2r + 16 columns and 4 power \
                   iterations, and gives away directions where the spectrum is flat",
     },
 ];
