@@ -175,7 +175,7 @@ mod tests {
 
     const TINY: Size = Size {
         hidden: 24,
-        pretraining: 60,
+        pretraining: 300,
         pretraining_batch: 64,
         steps: 10,
         batch: 16,
