@@ -169,7 +169,7 @@ impl Moments {
 
     /// The leading `count` components of the rows, about their mean or about zero: eigenvectors of the moment. All of it is decomposed
     /// up to a width of 128; above, a block iteration in f64 with as many vectors again runs until another step adds less
-    /// than 1e-10 to what they hold, or a hundred steps were taken ([`Components::converged`] says which). The seed is that
+    /// than 1e-10 to what the leading ones hold, or a hundred steps were taken ([`Components::converged`] says which). The seed is that
     /// iteration's first guess.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl Moments {
             let (values, vectors) = eigen(moment.as_ref())?;
             (values, vectors, true)
         } else {
-            iterate(moment.as_ref(), guess, seed)?
+            iterate(moment.as_ref(), count, guess, seed)?
         };
         let n = self.rows as f64;
         let values = values[..count].iter().map(|value| (value.max(0.0) * n).sqrt()).collect();
@@ -242,9 +242,11 @@ fn eigen(moment: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), LinalgError> {
     Ok((svd.values, svd.right.transpose().to_owned()))
 }
 
-/// The leading eigenvalues by block iteration, `width` vectors at a time, their vectors as columns, and whether it ran to its end.
+/// The leading eigenvalues by block iteration, `width` vectors at a time, their vectors as columns, and whether it ran to its end:
+/// until the first `count` of them settle. The others only make these settle sooner, and would take many more steps themselves.
 fn iterate(
     moment: MatRef<'_, f64>,
+    count: usize,
     width: usize,
     seed: Seed,
 ) -> Result<(Vec<f64>, Mat<f64>, bool), LinalgError> {
@@ -254,10 +256,8 @@ fn iterate(
     let (mut held, mut converged) = (0.0, false);
     for _ in 0..STEPS {
         let product = multiply(moment, basis.as_ref());
-        // The part of the trace that the span holds.
-        let now: f64 = (0..width)
-            .map(|j| basis.col(j).iter().zip(product.col(j).iter()).map(|(a, b)| a * b).sum::<f64>())
-            .sum();
+        let inner = multiply(basis.transpose(), product.as_ref());
+        let now: f64 = eigen(inner.as_ref())?.0.iter().take(count).sum();
         basis = basis_in_f64(product);
         if now - held <= SETTLED * now {
             converged = true;
