@@ -172,7 +172,7 @@ impl Ground<'_> {
     }
 }
 
-fn rounds(ground: &Ground<'_>, pair: &Pair) -> Result<Vec<(Value, Value)>, String> {
+fn rounds(ground: &Ground<'_>, pair: &Pair) -> Result<Vec<Round>, String> {
     let mut rounds = vec![];
     for round in 0..ground.options.rounds {
         let ours = || measured(&mut ground.ours(pair.ours, pair.options)?);
@@ -192,9 +192,12 @@ fn rounds(ground: &Ground<'_>, pair: &Pair) -> Result<Vec<(Value, Value)>, Strin
     Ok(rounds)
 }
 
+/// What both printed in one round: ours, and PEFT's.
+type Round = (Value, Value);
+
 /// A line of the table.
-fn row(pair: &Pair, rounds: &[(Value, Value)], floor: f64) -> Result<String, String> {
-    let of = |pick: &dyn Fn(&(Value, Value)) -> Result<f64, String>| -> Result<[f64; 3], String> {
+fn row(pair: &Pair, rounds: &[Round], floor: f64) -> Result<String, String> {
+    let of = |pick: &dyn Fn(&Round) -> Result<f64, String>| -> Result<[f64; 3], String> {
         let mut values: Vec<f64> = rounds.iter().map(pick).collect::<Result<_, _>>()?;
         values.sort_by(f64::total_cmp);
         Ok([values[0], values[values.len() / 2], values[values.len() - 1]])
