@@ -107,7 +107,7 @@ impl RankSchedule {
             return refuse("both smoothing factors lie between 0 and 1".to_owned());
         }
         let all: usize = layers.iter().map(|[_, rank, _]| rank).sum();
-        if target * layers.len() > all {
+        if target.checked_mul(layers.len()).is_none_or(|end| end > all) {
             return refuse(format!(
                 "a target rank of {target} for {} layers is more than the {all} values that they begin with; lower it, or \
                  raise the rank",

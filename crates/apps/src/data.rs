@@ -5,11 +5,12 @@ use std::path::Path;
 use lowrank_record::Seed;
 use lowrank_store::{json, jsonl, text};
 use lowrank_task::{
-    BigBench, Dataset, Example, Goal, HeldOut, Kind, Labelled, Layout, Pick, Records, Summary,
+    BigBench, Dataset, Example, Goal, HeldOut, Kind, Labelled, Layout, Pick, Records, Sample, Summary,
     label_by_answer, read_labelled, read_records, split, tokenize, tokenize_plain_text,
 };
 
 use crate::error::Because;
+use crate::ground::Adaptation;
 use crate::{AppError, Model, embedded};
 
 /// Examples of a run.
@@ -48,33 +49,65 @@ pub struct Reading<'a> {
 /// # Errors
 /// [`AppError::Usage`] naming the file and the line.
 pub fn read(reading: &Reading<'_>, model: &Model, seed: Seed) -> Result<Data, AppError> {
-    if !(0.0..=0.9).contains(&reading.held_out) {
-        return Err(AppError::usage(format!("--held-out {}: give a share from 0 to 0.9", reading.held_out)));
-    }
     let Dataset { examples, summary } = dataset(reading.data, &reading.layout, reading.limit, model)?;
     let hash = hash(&examples);
     let seed = seed.at("data", "split");
-    let at_most = if reading.eval_limit > 0 { reading.eval_limit } else { usize::MAX };
-    let (train, held_out, held_out_summary) = match reading.held_out_data {
-        Some(file) => {
-            let other = dataset(Some(file), &reading.layout, 0, model)?;
-            (examples, sample(other.examples, at_most, seed), Some(other.summary))
-        }
-        None if reading.held_out == 0.0 => (examples, Vec::new(), None),
-        None => {
-            // Neighbouring rows of one text tell of each other: there the end is held out.
-            let pick = if summary.kind == Kind::PlainText { Pick::End } else { Pick::Anywhere(seed) };
-            let share = HeldOut::Share { share: reading.held_out, at_most };
-            let parts =
-                split(examples, share, pick).input("holding data out (--held-out 0 holds nothing out)")?;
-            (parts.train, parts.held_out, None)
-        }
-    };
+    // Neighbouring rows of one text tell of each other: there the end is held out.
+    let pick = if summary.kind == Kind::PlainText { Pick::End } else { Pick::Anywhere(seed) };
+    let share = HoldingOut { share: reading.held_out, at_most: reading.eval_limit, seed };
+    let other =
+        reading.held_out_data.map(|file| dataset(Some(file), &reading.layout, 0, model)).transpose()?;
+    let (other, held_out_summary) = other.map(|other| (other.examples, other.summary)).unzip();
+    let (train, held_out) = share.of(examples, other, pick)?;
     Ok(Data { train, held_out, summary, held_out_summary, hash })
 }
 
+/// What is held out of the data that were read.
+pub(crate) struct HoldingOut {
+    /// The share of the training data, from 0 to 0.9, where no other data are held out.
+    pub(crate) share: f64,
+    /// At most so many examples; 0 is all of the share.
+    pub(crate) at_most: usize,
+    /// Decides which.
+    pub(crate) seed: Seed,
+}
+
+impl HoldingOut {
+    /// As the options of a run say.
+    pub(crate) fn by(options: &Adaptation) -> HoldingOut {
+        let seed = Seed(options.seed).at("data", "split");
+        HoldingOut { share: options.held_out, at_most: options.eval_limit, seed }
+    }
+
+    /// Examples to train on and held out: some of the others, where they were given.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] for a share that cannot be, or that leaves nothing.
+    pub(crate) fn of<S: Clone + Sample>(
+        &self,
+        examples: Vec<S>,
+        others: Option<Vec<S>>,
+        pick: Pick,
+    ) -> Result<(Vec<S>, Vec<S>), AppError> {
+        if !(0.0..=0.9).contains(&self.share) {
+            return Err(AppError::usage(format!("--held-out {}: give a share from 0 to 0.9", self.share)));
+        }
+        let at_most = if self.at_most > 0 { self.at_most } else { usize::MAX };
+        if let Some(others) = others {
+            return Ok((examples, sample(others, at_most, self.seed)));
+        }
+        if self.share == 0.0 {
+            return Ok((examples, Vec::new()));
+        }
+        let share = HeldOut::Share { share: self.share, at_most };
+        let parts =
+            split(examples, share, pick).input("holding data out (--held-out 0 holds nothing out)")?;
+        Ok((parts.train, parts.held_out))
+    }
+}
+
 /// At most so many examples, drawn from all over the file, in its order.
-pub(crate) fn sample(examples: Vec<Example>, at_most: usize, seed: Seed) -> Vec<Example> {
+pub(crate) fn sample<S: Clone>(examples: Vec<S>, at_most: usize, seed: Seed) -> Vec<S> {
     if examples.len() <= at_most {
         return examples;
     }

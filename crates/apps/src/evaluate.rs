@@ -70,7 +70,7 @@ pub struct Evaluate {
 /// What was measured; each part only where it was asked for.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Evaluation {
-    /// Mean loss, nats per token (with a task: per record).
+    /// Mean loss in the unit of the kind of network: nats per token of a decoder, per record or image, or squared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Its exponential.

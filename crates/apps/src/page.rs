@@ -152,6 +152,16 @@ pub(crate) fn wrapped(text: &str, width: usize) -> String {
     lines
 }
 
+/// A number, or a dash where there is none.
+pub(crate) fn dashed(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// The names above the columns of a table.
+pub(crate) fn head(columns: &[&str]) -> Vec<String> {
+    columns.iter().map(|&column| column.to_owned()).collect()
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

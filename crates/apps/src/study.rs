@@ -33,7 +33,6 @@ use crate::{AppError, Progress};
 use claim::{Criterion, RULE, verdict};
 use comparison::Comparison;
 use experiment::{Experiment, STUDIES};
-use toy::Course;
 
 /// What `lowrank study` gives.
 #[derive(Debug, Clone, Serialize)]
@@ -135,11 +134,9 @@ fn holds_a_result(run: &Path) -> bool {
 pub fn dry_run(options: &Study) -> Result<Planned, AppError> {
     let options = options.resolved()?;
     let experiment = options.experiment()?.ok_or_else(|| AppError::usage("name a study"))?;
-    let Course { size, rates, tuning_seeds, seeds, .. } = options.course(experiment);
-    let arms = experiment.arms.len() as u64;
-    let fixed: usize = experiment.arms.iter().map(|arm| experiment.fixed_rates(arm.name).len()).sum();
-    let runs = tuning_seeds * arms * rates.len() as u64 + seeds * (arms + fixed as u64);
-    Ok(Planned { study: Listed::from(experiment), size, rates, runs })
+    let course = options.course(experiment);
+    let runs = course.runs();
+    Ok(Planned { study: Listed::from(experiment), size: course.size, rates: course.rates, runs })
 }
 
 /// The options as a recipe, every default filled in.
@@ -192,29 +189,17 @@ fn of_toy(
             format!("{} problems from seed {}, the same for all arms", course.seeds, course.first_seed),
         ),
     ];
-    let mut not_shown: Vec<String> = experiment.not_shown.iter().map(|&text| text.to_owned()).collect();
-    for arm in arms.iter().filter(|arm| arm.rate_at_the_end) {
-        not_shown.push(format!(
-            "The rate of {} is the smallest or largest that was tried: a better one may lie beyond.",
-            arm.name
-        ));
-    }
+    let not_shown: Vec<String> = experiment.not_shown.iter().map(|&text| text.to_owned()).collect();
     let ground = ground.map(|(name, value)| (name.to_owned(), value)).into();
     judged(experiment, experiment.criteria, arms, ground, not_shown, "a small network", options.quick)
 }
 
 fn of_comparison(experiment: &Experiment, comparison: &Comparison) -> Result<Studied, AppError> {
-    let mut not_shown = vec![format!(
+    let not_shown = vec![format!(
         "One model, one data set and runs of {} steps: nothing is said of others, nor of longer runs.",
         comparison.steps
     )];
     let arms = comparison.arms();
-    for arm in arms.iter().filter(|arm| arm.rate_at_the_end) {
-        not_shown.push(format!(
-            "The rate of {} is the smallest or largest that was tried: a better one may lie beyond.",
-            arm.name
-        ));
-    }
     let ground = [
         ("model", comparison.model.clone()),
         ("data", format!("hash {}", comparison.data_hash)),
@@ -239,6 +224,12 @@ fn judged(
     place: &str,
     quick: bool,
 ) -> Result<Studied, AppError> {
+    for arm in arms.iter().filter(|arm| arm.rate_at_the_end) {
+        not_shown.push(format!(
+            "The rate of {} is the smallest or largest that was tried: a better one may lie beyond.",
+            arm.name
+        ));
+    }
     let statements: Vec<Judged> =
         criteria.iter().map(|criterion| criterion.judge(&|term| outcome::numbers(&arms, term))).collect();
     let Some((verdict, sentences)) = verdict(&statements) else {

@@ -8,7 +8,7 @@ pub(crate) mod vision;
 
 use std::path::Path;
 
-use lowrank_models::Network;
+use lowrank_models::{ModelError, Network, Passed};
 use lowrank_record::Seed;
 use lowrank_store::atomic::Existing;
 use lowrank_store::json;
@@ -250,6 +250,20 @@ pub(crate) trait Subject: Network + Sized + 'static {
         let _ = (model, existing);
         Self::admits_base(out)
     }
+}
+
+/// The losses of rows, summed, and their weight.
+///
+/// # Errors
+/// What the network says of the first rows that it cannot take.
+fn summed<R>(rows: &[R], passed: impl Fn(&R) -> Result<Passed, ModelError>) -> Result<(f64, f64), Failure> {
+    let (mut loss, mut weight) = (0.0, 0.0);
+    for rows in rows {
+        let one = passed(rows)?;
+        loss += one.loss_sum;
+        weight += one.weight;
+    }
+    Ok((loss, weight))
 }
 
 /// The kinds of networks that commands adapt.

@@ -234,8 +234,8 @@ pub fn collect<N: Network>(
     Ok(Gradients { sites, of, loss: loss_sum / weight, weight })
 }
 
-/// Values of the whole gradients that are held at a time: 128 MB.
-const WHOLE: usize = 16 << 20;
+/// Values of whole gradients that [`collect`] holds at a time, over several batches: 128 MB.
+pub const WHOLE: usize = 16 << 20;
 
 /// The sites whose gradients are collected together: all of them, unless several batches are added up into whole gradients;
 /// then as many as fit.

@@ -7,7 +7,7 @@
 
 use faer::{Mat, MatRef};
 use lowrank_adapt::Reach;
-use lowrank_linalg::{LinalgError, LowRank, energy, multiply, svd_in_f64};
+use lowrank_linalg::{LinalgError, LowRank, directions, energy, multiply, svd_in_f64};
 
 /// What of one layer's gradient a start follows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,15 +99,10 @@ pub(crate) fn followed(
     Ok(Some(Followed { seen: seen.max(0.0), inner: square * inner, moved: moved * moved }))
 }
 
-/// Below this part of the largest a singular value is rounding.
-const NO_DIRECTION: f64 = 1e-6;
-
 /// An orthonormal basis of the columns, as many as there are directions: none for zeros.
 fn columns(of: MatRef<'_, f32>) -> Result<Mat<f32>, LinalgError> {
     let svd = svd_in_f64(of)?;
-    let largest = svd.values.first().copied().unwrap_or(0.0);
-    let count = svd.values.iter().filter(|&&value| value > NO_DIRECTION * largest).count();
-    Ok(svd.left.as_ref().subcols(0, count).to_owned())
+    Ok(svd.left.as_ref().subcols(0, directions(&svd.values)).to_owned())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod survey;
 mod switch;
 mod targets;
 
-pub use collect::{Calibration, Gradients, admits_passes, collect};
+pub use collect::{Calibration, Gradients, WHOLE, admits_passes, collect};
 pub use error::AttachError;
 pub use followed::Followed;
 pub use inputs::{InputStatistics, collect_inputs};

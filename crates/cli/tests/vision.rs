@@ -102,13 +102,7 @@ fn a_run_that_is_gone_on_with_is_one_that_never_stopped() {
             ["--quiet", "--steps", "200", "--method", "lora-ga", "--checkpoint-every", "3", "--run", name];
         tune(&[&fixed[..], if resume { &["--resume"] } else { &[] }].concat())
     };
-    folder.succeed(&run("whole", false));
-    folder.kill(&run("part", false), "part/metrics.jsonl", 20);
-    folder.succeed(&run("part", true));
-    for file in ["adapter/adapter_model.safetensors", "metrics.jsonl"] {
-        let read = |run: &str| std::fs::read(folder.path().join(run).join(file)).unwrap();
-        assert!(read("whole") == read("part"), "{file} differs");
-    }
+    folder.goes_on_as_if_never_stopped(run);
 }
 
 #[test]

@@ -28,15 +28,6 @@ impl Named for Exactness {
 /// Where "auto" stops being exact.
 const AUTO: usize = 128;
 
-/// Below this part of the largest singular value a direction is rounding, not part of the matrix.
-const NO_DIRECTION: f64 = 1e-6;
-
-/// How many of these singular values, in descending order, are more than rounding.
-pub(crate) fn directions(values: &[f64]) -> usize {
-    let largest = values.first().copied().unwrap_or(0.0);
-    values.iter().filter(|&&value| value > NO_DIRECTION * largest).count()
-}
-
 /// Which leading triplets of a matrix are wanted, and how they are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Leading {
@@ -106,16 +97,5 @@ impl Leading {
         }
         let width = self.sketch.width(self.count, out.min(inp));
         SubspaceIteration::start(seed, out, inp, width, self.sketch.passes())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::directions;
-
-    #[test]
-    fn rounding_is_no_direction() {
-        assert_eq!(directions(&[3.0, 1.0, 3.1e-6, 2.9e-6, 0.0]), 3);
-        assert_eq!(directions(&[0.0, 0.0]), 0);
     }
 }

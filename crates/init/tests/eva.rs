@@ -302,7 +302,7 @@ fn no_more_components_are_asked_for_than_can_be_given_out() {
 fn a_flat_spectrum_is_not_called_exact() {
     let white = random(31, 900, 530);
     let state = start(Inputs::Moments(&moments(white.as_ref())), 4, &[]);
-    // 40 outputs, 530 inputs: above 512 the components are iterated for.
+    // 40 outputs, 530 inputs: above 128 the components are iterated for.
     let state = state.unwrap().report.get("components").cloned();
     let Some(Value::Text(state)) = state else { panic!("no state") };
     assert!(state.contains("too flat"), "{state}");

@@ -1,6 +1,6 @@
 //! All singular values without vectors, for spectra: the roots of the eigenvalues of the smaller Gram matrix, in f64.
 //!
-//! A third of the work of a singular value decomposition and less. Squaring loses the values below √ε·σ₁ = 1.5e-8·σ₁, which no
+//! Less work than a singular value decomposition with vectors. Squaring loses the values below √ε·σ₁ = 1.5e-8·σ₁, which no
 //! spectrum of f32 numbers has to tell of.
 
 use faer::diag::Diag;

@@ -46,6 +46,8 @@ pub use pseudo_inverse::{PseudoInverse, pseudo_inverse};
 pub use qr::{Qr, orthonormal_basis, qr};
 pub use real::Real;
 pub use sketch::{Sketch, Sketched, randomised_svd};
-pub use spectrum::{effective_rank, energy_fraction, participation_ratio, rank_for_energy, stable_rank};
+pub use spectrum::{
+    directions, effective_rank, energy_fraction, participation_ratio, rank_for_energy, stable_rank,
+};
 pub use subspace::{overlap, principal_cosines};
 pub use svd::{Svd, svd, svd_in_f64};

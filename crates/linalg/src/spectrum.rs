@@ -13,6 +13,16 @@ pub fn effective_rank(values: &[f64]) -> f64 {
     parts.map(|p| -p * p.ln()).sum::<f64>().exp()
 }
 
+/// Below this part of the largest singular value a direction is rounding, not part of the matrix.
+const NO_DIRECTION: f64 = 1e-6;
+
+/// How many of these singular values, in descending order, are more than rounding in f32: above 1e-6 of the largest.
+#[must_use]
+pub fn directions(values: &[f64]) -> usize {
+    let largest = values.first().copied().unwrap_or(0.0);
+    values.iter().filter(|&&value| value > NO_DIRECTION * largest).count()
+}
+
 /// `‖A‖²_F / σ₁²`: at most the rank, and blind to small values.
 #[must_use]
 pub fn stable_rank(values: &[f64]) -> f64 {
@@ -70,6 +80,12 @@ mod tests {
         }
         assert_eq!(effective_rank(&[0.0]), 0.0);
         assert_eq!(participation_ratio(&[]), 0.0);
+    }
+
+    #[test]
+    fn rounding_is_no_direction() {
+        assert_eq!(directions(&[3.0, 1.0, 3.1e-6, 2.9e-6, 0.0]), 3);
+        assert_eq!(directions(&[0.0, 0.0]), 0);
     }
 
     #[test]

@@ -28,6 +28,19 @@ impl Checkpoint {
         Checkpoint { source, asked: BTreeSet::new(), widen, device: device.clone() }
     }
 
+    /// Gives a layer of a head, of this name, another weight: the one that it has where no file holds it.
+    ///
+    /// # Errors
+    /// [`ModelError::Head`] where the layer cannot be given one: an adapter is merged into it, or it is trained.
+    pub(crate) fn draw_again(name: &str, linear: &mut Linear, seed: Seed) -> Result<(), ModelError> {
+        let fresh = Checkpoint::fresh(name, linear.shape(), seed)?;
+        let replaced = fresh.frozen().cloned().and_then(|weight| linear.replace_weight(weight));
+        replaced.map_err(|error| ModelError::Head {
+            asked: "a classifier drawn anew",
+            problem: format!("{name}: {error}"),
+        })
+    }
+
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.source.contains(name)
     }

@@ -139,15 +139,8 @@ impl Vision {
         if !self.drawn {
             return Ok(());
         }
-        for (name, linear) in self.head.linears_mut() {
-            let fresh = Checkpoint::fresh(name, linear.shape(), seed)?;
-            let replaced = fresh.frozen().cloned().and_then(|weight| linear.replace_weight(weight));
-            replaced.map_err(|error| ModelError::Head {
-                asked: "a classifier drawn anew",
-                problem: format!("{name}: {error}"),
-            })?;
-        }
-        Ok(())
+        let mut layers = self.head.linears_mut().into_iter();
+        layers.try_for_each(|(name, linear)| Checkpoint::draw_again(name, linear, seed))
     }
 
     /// What the head answers: logits `[batch, labels]`, or features: the class token `[batch, hidden]`, for DINOv2 with the

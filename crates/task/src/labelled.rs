@@ -54,7 +54,7 @@ const TEXTS: [(&str, Option<&str>); 8] = [
     ("question", None),
 ];
 
-/// Reads records given as (line from 1, object): `text` or `sentence`, or a pair (`sentence1` and `sentence2`, `text` and
+/// Reads records given as (line from 1, object): `text`, `sentence` or `question`, or a pair (`sentence1` and `sentence2`, `text` and
 /// `text_pair`, `premise` and `hypothesis`, `question1` and `question2`, `question` and `sentence`), and `label`.
 ///
 /// # Errors
@@ -76,8 +76,9 @@ fn labelled(line: usize, value: &Value, goal: Goal) -> Result<Labelled, TaskErro
         let found: Vec<&str> = object.keys().map(String::as_str).collect();
         return Err(TaskError::Label {
             problem: format!(
-                "has no text: its keys are {}; expected `text` or `sentence`, or two texts as `sentence1` and `sentence2`, \
-                 `text` and `text_pair`, or `premise` and `hypothesis`",
+                "has no text: its keys are {}; expected `text`, `sentence` or `question`, or two texts as `sentence1` and \
+                 `sentence2`, `text` and `text_pair`, `premise` and `hypothesis`, `question1` and `question2`, or `question` and \
+                 `sentence`",
                 if found.is_empty() { "(none)".to_owned() } else { found.join(", ") }
             ),
         });

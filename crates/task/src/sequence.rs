@@ -100,7 +100,7 @@ pub fn sequences(
     max_length: usize,
 ) -> Result<(Vec<Sequence>, SequenceSummary), TaskError> {
     let around = tokenizer.around();
-    // A pair has one special token more than a text alone.
+    // A pair has a special token more than a text alone (BERT) or two (RoBERTa).
     if max_length < around.0.len() + around.1.len() + 3 {
         return Err(TaskError::Setting {
             setting: "max_length",

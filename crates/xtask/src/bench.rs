@@ -31,6 +31,20 @@ struct Options {
     threads: Vec<usize>,
 }
 
+/// Runs both, ours first in every other round.
+fn alternating(
+    round: usize,
+    ours: impl Fn() -> Result<Value, String>,
+    peer: impl Fn() -> Result<Value, String>,
+) -> Result<(Value, Value), String> {
+    if round.is_multiple_of(2) {
+        let ours = ours()?;
+        return Ok((ours, peer()?));
+    }
+    let peer = peer()?;
+    Ok((ours()?, peer))
+}
+
 /// Runs the rounds, prints the ratios, writes `benches/results/step.json`.
 pub fn step(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let options = parse(arguments)?;
@@ -54,14 +68,7 @@ pub fn step(root: &Path, arguments: &[&str]) -> Result<(), String> {
             let peer = || {
                 measure(Command::new(&python).arg("benches/peers/step.py").args(&settings).current_dir(root))
             };
-            // Each goes first in every other round.
-            let (ours, peer) = if round % 2 == 0 {
-                let ours = ours()?;
-                (ours, peer()?)
-            } else {
-                let peer = peer()?;
-                (ours()?, peer)
-            };
+            let (ours, peer) = alternating(round, ours, peer)?;
             println!("{threads} thread(s), round {}: {}", round + 1, line(&ours, &peer)?);
             rounds.push((ours, peer));
         }

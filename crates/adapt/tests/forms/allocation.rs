@@ -100,9 +100,13 @@ fn a_resumed_allocator_goes_on_as_it_was() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let adalora = |choices: &[(&str, &str)]| by_name("adalora", choices.iter().copied()).unwrap();
-    for (choices, steps) in
-        [(&[("target-rank", "4")][..], 12), (&[("t-init", "9"), ("t-final", "3")], 12), (&[], 0)]
-    {
+    // 2^63 for each of two sites is 0 where the product wraps.
+    for (choices, steps) in [
+        (&[("target-rank", "4")][..], 12),
+        (&[("target-rank", "9223372036854775808")], 12),
+        (&[("t-init", "9"), ("t-final", "3")], 12),
+        (&[], 0),
+    ] {
         let refused = adalora(choices).allocator(&SITES, steps).err();
         assert!(matches!(refused, Some(AdaptError::Budget { .. })), "{choices:?} {refused:?}");
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::recipes::Composed;
+
 /// The initialiser of a method whose form makes its own start.
 pub(crate) const OWN_START: &str = "none";
 
@@ -20,4 +22,17 @@ pub(crate) struct Method {
     pub(crate) form_options: BTreeMap<String, String>,
     /// Learning rate at the top of the schedule.
     pub(crate) rate: f64,
+}
+
+impl Method {
+    /// What a name was composed of, under this name, at this rate.
+    pub(crate) fn of(name: &str, composed: Composed, rate: f64) -> Method {
+        let Composed { init, init_options, form, form_options, .. } = composed;
+        Method { name: name.to_lowercase().replace('_', "-"), init, init_options, form, form_options, rate }
+    }
+
+    /// Whether the two differ in nothing but their names.
+    pub(crate) fn does_the_same(&self, other: &Method) -> bool {
+        Method { name: String::new(), ..self.clone() } == Method { name: String::new(), ..other.clone() }
+    }
 }

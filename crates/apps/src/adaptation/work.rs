@@ -1,7 +1,7 @@
 //! Floating-point operations of steps, evaluations and evidence, from shapes.
 
 use lowrank_adapt::{Footprint, Form, Offset};
-use lowrank_attach::{Plan, Site};
+use lowrank_attach::{Plan, Site, WHOLE};
 use lowrank_init::Leading;
 use lowrank_models::Recompute;
 
@@ -118,9 +118,6 @@ impl Work {
         batches as f64 * (self.evaluation(tokens, Added::default()) + widths.iter().map(width).sum::<f64>())
     }
 }
-
-/// Values of whole gradients that are held at a time.
-const WHOLE: usize = 16 << 20;
 
 /// One layer's decomposition in its own backward pass: formed or multiplied with, as is cheaper.
 fn of_one_batch(site: &Site, leading: &Leading, tokens: f64) -> f64 {

@@ -24,7 +24,7 @@ pub struct Advice {
     pub tokens: usize,
     /// Tokens that carry loss.
     pub loss_tokens: f64,
-    /// Mean loss on them, nats per token.
+    /// Mean loss on them, in the unit of the kind of network: nats per token of a decoder.
     pub loss: f64,
     /// The planned rank.
     pub rank: usize,
@@ -170,7 +170,7 @@ fn explained(looked: &Looked, rank: usize) -> f64 {
 }
 
 /// The smallest count of leading parts that holds the share.
-fn rank_for(parts: &[f64], share: f64) -> Option<usize> {
+pub(super) fn rank_for(parts: &[f64], share: f64) -> Option<usize> {
     let mut held = 0.0;
     parts
         .iter()

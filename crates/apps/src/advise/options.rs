@@ -138,16 +138,8 @@ impl Advise {
         for name in self.methods.iter().map(|name| name.trim()) {
             let composed = recipes::named(name)?;
             let rate = composed.rate();
-            let method = Method {
-                name: name.to_lowercase().replace('_', "-"),
-                init: composed.init,
-                init_options: composed.init_options,
-                form: composed.form,
-                form_options: composed.form_options,
-                rate,
-            };
-            let unnamed = |method: &Method| Method { name: String::new(), ..method.clone() };
-            if methods.iter().any(|other| unnamed(other) == unnamed(&method)) {
+            let method = Method::of(name, composed, rate);
+            if methods.iter().any(|other| other.does_the_same(&method)) {
                 return Err(AppError::usage(format!("--methods: {name} is there twice")));
             }
             methods.push(method);

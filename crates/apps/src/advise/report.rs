@@ -5,7 +5,7 @@ use super::options::Advise;
 use super::table::rank_or_more;
 use super::words::percent;
 use crate::adaptation::Prepared;
-use crate::page::{Line, Page, Plot, Table};
+use crate::page::{Line, Page, Plot, Table, dashed, head};
 use crate::subject::Subject;
 
 pub(super) fn page<N: Subject>(prepared: &Prepared<N>, options: &Advise, advice: &Advice) -> Page {
@@ -38,14 +38,6 @@ fn facts<N: Subject>(prepared: &Prepared<N>, options: &Advise, advice: &Advice) 
         ("Time", format!("{:.0} s", advice.seconds)),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn head(columns: &[&str]) -> Vec<String> {
-    columns.iter().map(|column| (*column).to_owned()).collect()
-}
-
-fn dashed(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 fn methods(advice: &Advice) -> Table {

@@ -5,11 +5,7 @@ use std::fmt;
 use super::advice::{Advice, SiteAdvice};
 use super::words::percent;
 use crate::adaptation::table;
-use crate::page::wrapped;
-
-fn dashed(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
-}
+use crate::page::{dashed, wrapped};
 
 /// A rank, or that it is more than was looked at.
 pub(super) fn rank_or_more(rank: Option<usize>, planned: usize) -> String {

@@ -1,6 +1,6 @@
 //! What the numbers show in plain words, and what they do not.
 
-use super::advice::{Advice, MethodAdvice};
+use super::advice::{Advice, MethodAdvice, rank_for};
 
 /// A part in percent.
 pub(super) fn percent(part: f64) -> String {
@@ -50,7 +50,7 @@ fn refused(advice: &Advice) -> Option<String> {
     let each = advice.methods.iter().find(|each| each.refused > 0)?;
     let why = each.why.as_deref().unwrap_or_default();
     Some(format!(
-        "{} cannot start at {} of {} layers on this batch ({why}); its numbers are of the others.",
+        "{} cannot start at {} of {} layers on this batch ({why}); those layers count as nothing seen.",
         each.name,
         each.refused,
         advice.sites.len()
@@ -60,14 +60,7 @@ fn refused(advice: &Advice) -> Option<String> {
 fn gradient(advice: &Advice) -> String {
     let mut parts: Vec<f64> = advice.sites.iter().map(|site| site.gradient_part).collect();
     parts.sort_by(|a, b| b.total_cmp(a));
-    let mut held = 0.0;
-    let half = parts
-        .iter()
-        .position(|part| {
-            held += part;
-            held >= 0.5
-        })
-        .map_or(parts.len(), |index| index + 1);
+    let half = rank_for(&parts, 0.5).unwrap_or(parts.len());
     format!(
         "The first r directions of each layer's gradient hold {} of all of it, and half of it is in {half} of {} layers. With the same \
          sum of ranks given out by the gradient they would hold {}.",

@@ -66,19 +66,9 @@ pub(super) fn listed(options: &Compare) -> Result<Vec<Listed>, AppError> {
         let composed = recipes::named(name)?;
         let rate_of = if options.rates == 1 { Some(composed.rate()) } else { None };
         let rates = composed.rates;
-        let method = Method {
-            name: entry.to_lowercase().replace('_', "-"),
-            init: composed.init,
-            init_options: composed.init_options,
-            form: composed.form,
-            form_options: composed.form_options,
-            rate: rate.or(rate_of).unwrap_or(rates[0]),
-        };
+        let method = Method::of(entry, composed, rate.or(rate_of).unwrap_or(rates[0]));
         let fixed = rate.is_some();
-        let same = |other: &&Listed| {
-            let unnamed = |method: &Method| Method { name: String::new(), ..method.clone() };
-            other.fixed == fixed && unnamed(&other.method) == unnamed(&method)
-        };
+        let same = |other: &&Listed| other.fixed == fixed && other.method.does_the_same(&method);
         if let Some(other) = all.iter().find(same) {
             let other = &other.method.name;
             return Err(AppError::usage(format!(

@@ -14,7 +14,7 @@ use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Predicted, Prepared, mebibytes, table};
 use crate::choices::TaskChoice;
 use crate::interval::Interval;
-use crate::page::wrapped;
+use crate::page::{dashed, wrapped};
 use crate::subject::Subject;
 
 /// One method, compared.
@@ -285,11 +285,6 @@ pub(super) fn with_interval(difference: Option<Interval>) -> String {
         }
         Some(Interval { mean, .. }) => format!("{mean:+.4}"),
     }
-}
-
-/// A number, or a dash.
-pub(super) fn dashed(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 /// A name in sixteen letters.

@@ -1,10 +1,10 @@
 //! The page of a comparison.
 
 use super::options::{Compare, Equal};
-use super::outcome::{Compared, Entry, dashed, with_interval};
+use super::outcome::{Compared, Entry, with_interval};
 use super::store::Finished;
 use crate::adaptation::{Prepared, mebibytes};
-use crate::page::{Bar, Line, Page, Plot, Table};
+use crate::page::{Bar, Line, Page, Plot, Table, dashed, head};
 use crate::subject::Subject;
 
 /// Steps over which the training loss is averaged for the eye.
@@ -74,10 +74,6 @@ fn facts<N: Subject>(
         ("Intervals", "95 %, Student's t over the paired differences of the seeds".to_owned()),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn head(columns: &[&str]) -> Vec<String> {
-    columns.iter().map(|column| (*column).to_owned()).collect()
 }
 
 fn seconds(value: Option<f64>) -> String {

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::claim::Measure;
-use super::outcome::{ArmRuns, Series, Studied, dashed, margin, with_half};
+use super::outcome::{ArmRuns, Series, Studied, margin, with_half};
 use crate::AppError;
 use crate::error::Because;
-use crate::page::{Line, Page, Plot, Table};
+use crate::page::{Line, Page, Plot, Table, dashed, head};
 
 /// The files of a study's folder.
 pub(super) const FILES: [&str; 4] = ["recipe.toml", "result.json", "NOTE.md", "study.html"];
@@ -80,10 +80,6 @@ fn markdown(note: &mut String, table: &Table) {
     note.push_str(&row(&vec!["---".to_owned(); table.head.len()]));
     table.rows.iter().for_each(|cells| note.push_str(&row(cells)));
     note.push('\n');
-}
-
-fn head(columns: &[&str]) -> Vec<String> {
-    columns.iter().map(|column| (*column).to_owned()).collect()
 }
 
 fn cells(series: &Series) -> [String; 3] {

@@ -165,11 +165,6 @@ pub struct Studied {
     pub run: Option<PathBuf>,
 }
 
-/// A number, or a dash.
-pub(super) fn dashed(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
-}
-
 /// A mean with half of its interval: `0.654 ± 0.012`.
 pub(super) fn with_half(interval: Option<Interval>, digits: usize) -> String {
     match interval {

@@ -10,6 +10,7 @@ use super::learning::Learning;
 use super::outcome::{ArmRuns, Numbers, Series, Tried};
 use super::teacher::{Problem, Size};
 use crate::error::Because;
+use crate::output::go_on;
 use crate::{AppError, Progress};
 
 /// What a run of a study is told.
@@ -38,13 +39,17 @@ struct Trained {
 }
 
 impl Course<'_> {
-    /// Tunes and runs every arm; the first of what comes back is the network before it learns.
-    pub(super) fn run(&self, progress: &mut dyn Progress) -> Result<Vec<ArmRuns>, AppError> {
+    /// How many runs it takes, those that look for rates included.
+    pub(super) fn runs(&self) -> u64 {
         let arms = self.experiment.arms;
         let fixed: usize = arms.iter().map(|arm| self.experiment.fixed_rates(arm.name).len()).sum();
         let tuning = self.tuning_seeds * (arms.len() * self.rates.len()) as u64;
-        let total = tuning + self.seeds * (arms.len() + fixed) as u64;
-        progress.begin(self.experiment.name, total);
+        tuning + self.seeds * (arms.len() + fixed) as u64
+    }
+
+    /// Tunes and runs every arm; the first of what comes back is the network before it learns.
+    pub(super) fn run(&self, progress: &mut dyn Progress) -> Result<Vec<ArmRuns>, AppError> {
+        progress.begin(self.experiment.name, self.runs());
         let runs = self.run_all(progress);
         progress.end();
         runs
@@ -202,10 +207,6 @@ pub(super) fn around_a_quarter(curve: &[f64]) -> f64 {
     let (from, to) = (9 * n / 40, (11 * n).div_ceil(40).min(n));
     let window = curve.get(from..to.max(from + 1)).unwrap_or(curve);
     window.iter().sum::<f64>() / window.len().max(1) as f64
-}
-
-fn go_on(progress: &dyn Progress) -> Result<(), AppError> {
-    crate::output::go_on(progress)
 }
 
 impl ArmRuns {

@@ -8,17 +8,17 @@ use lowrank_models::{Encoder, Network as _};
 use lowrank_record::Seed;
 use lowrank_store::{TensorSource, hash, json, tensors};
 use lowrank_task::{
-    Answers, Batching, Goal, HeldOut, Hiding, Labelled, Pick, Sequence, SequenceBatch, SequencePlan,
-    SequenceSummary, TaskError, Wanted, classes, sequences,
+    Answers, Batching, Goal, Hiding, Labelled, Pick, Sequence, SequenceBatch, SequencePlan, SequenceSummary,
+    TaskError, Wanted, classes, sequences,
 };
 use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{cpu, to_rows};
 use lowrank_train::Failure;
 use serde_json::Value;
 
-use super::{Epoch, Laying, Opened, Order, Score, Sides, Subject};
+use super::{Epoch, Laying, Opened, Order, Score, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, TaskChoice, Widen};
-use crate::data::{Data, labelled};
+use crate::data::{Data, HoldingOut, labelled};
 use crate::error::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
@@ -157,13 +157,7 @@ impl Subject for Encoder {
     }
 
     fn evaluate_all(&self, held_out: &[SequenceBatch]) -> Result<(f64, f64), Failure> {
-        let (mut loss, mut weight) = (0.0, 0.0);
-        for rows in held_out {
-            let passed = self.evaluate(&Encoder::fed(rows))?;
-            loss += passed.loss_sum;
-            weight += passed.weight;
-        }
-        Ok((loss, weight))
+        summed(held_out, |rows| self.evaluate(&Encoder::fed(rows)))
     }
 
     fn score(&self, held_out: &[SequenceBatch]) -> Result<Option<Score>, Failure> {
@@ -414,26 +408,10 @@ fn split(
     all: Vec<Sequence>,
     read: &dyn Fn(&Path) -> Result<Read, AppError>,
 ) -> Result<Parts, AppError> {
-    if !(0.0..=0.9).contains(&options.held_out) {
-        return Err(AppError::usage(format!("--held-out {}: give a share from 0 to 0.9", options.held_out)));
-    }
-    let at_most = if options.eval_limit > 0 { options.eval_limit } else { usize::MAX };
-    let seed = Seed(options.seed).at("data", "split");
-    if let Some(file) = &options.held_out_data {
-        let (held_out, summary) = read(file)?;
-        let mut chosen = seed.at("held-out", "sample").permutation(held_out.len());
-        chosen.truncate(at_most);
-        chosen.sort_unstable();
-        let held_out = chosen.into_iter().map(|index| held_out[index].clone()).collect();
-        return Ok((all, held_out, Some(summary)));
-    }
-    if options.held_out == 0.0 {
-        return Ok((all, Vec::new(), None));
-    }
-    let share = HeldOut::Share { share: options.held_out, at_most };
-    let parts = lowrank_task::split(all, share, Pick::Anywhere(seed));
-    let parts = parts.input("holding data out (--held-out 0 holds nothing out)")?;
-    Ok((parts.train, parts.held_out, None))
+    let (other, summary) = options.held_out_data.as_deref().map(read).transpose()?.unzip();
+    let holding = HoldingOut::by(options);
+    let (train, held_out) = holding.of(all, other, Pick::Anywhere(holding.seed))?;
+    Ok((train, held_out, summary))
 }
 
 #[cfg(test)]

@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use lowrank_models::t5::{Batch, Config, Source};
 use lowrank_models::{Network as _, T5};
-use lowrank_record::Seed;
 use lowrank_store::{TensorSource, hash, json, tensors};
 use lowrank_task::{
-    Batching, Dataset, EpochOrder, Example, HeldOut, PairBatch, Pick, Summary, TaskError, split,
-    tokenize_pairs,
+    Batching, Dataset, EpochOrder, Example, PairBatch, Pick, Summary, TaskError, tokenize_pairs,
 };
 use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{cpu, to_rows};
 use lowrank_train::Failure;
 
-use super::{Epoch, Laying, Opened, Order, Sides, Subject};
+use super::{Epoch, Laying, Opened, Order, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
-use crate::data::{self, Data, pair_records};
+use crate::data::{self, Data, HoldingOut, pair_records};
 use crate::error::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
@@ -108,27 +106,10 @@ impl Subject for T5 {
         };
         let Dataset { examples, summary } = read(file, options.limit)?;
         let hash = data::hash(&examples);
-        let seed = Seed(options.seed).at("data", "split");
-        if !(0.0..=0.9).contains(&options.held_out) {
-            return Err(AppError::usage(format!(
-                "--held-out {}: give a share from 0 to 0.9",
-                options.held_out
-            )));
-        }
-        let at_most = if options.eval_limit > 0 { options.eval_limit } else { usize::MAX };
-        let (train, held_out, held_out_summary) = match &options.held_out_data {
-            Some(file) => {
-                let other = read(file, 0)?;
-                (examples, data::sample(other.examples, at_most, seed), Some(other.summary))
-            }
-            None if options.held_out == 0.0 => (examples, Vec::new(), None),
-            None => {
-                let share = HeldOut::Share { share: options.held_out, at_most };
-                let parts = split(examples, share, Pick::Anywhere(seed))
-                    .input("holding data out (--held-out 0 holds nothing out)")?;
-                (parts.train, parts.held_out, None)
-            }
-        };
+        let other = options.held_out_data.as_ref().map(|file| read(file, 0)).transpose()?;
+        let (other, held_out_summary) = other.map(|other| (other.examples, other.summary)).unzip();
+        let holding = HoldingOut::by(options);
+        let (train, held_out) = holding.of(examples, other, Pick::Anywhere(holding.seed))?;
         let pad = model.tokenizer()?.pad();
         let batching = Batching { batch: options.batch, time: summary.longest, packing: false, pad };
         let laying = PairLaying { batching, start: model.decoder.config.start };
@@ -170,13 +151,7 @@ impl Subject for T5 {
     }
 
     fn evaluate_all(&self, held_out: &[PairBatch]) -> Result<(f64, f64), Failure> {
-        let (mut loss, mut weight) = (0.0, 0.0);
-        for rows in held_out {
-            let passed = self.evaluate(&T5::fed(rows))?;
-            loss += passed.loss_sum;
-            weight += passed.weight;
-        }
-        Ok((loss, weight))
+        summed(held_out, |rows| self.evaluate(&T5::fed(rows)))
     }
 
     fn hash(examples: &[Example]) -> String {

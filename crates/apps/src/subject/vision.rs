@@ -8,7 +8,7 @@ use lowrank_models::{Network as _, Vision};
 use lowrank_record::Seed;
 use lowrank_store::{TensorSource, hash, json, tensors};
 use lowrank_task::{
-    Batching, Classes, EpochOrder, HeldOut, LabelledPicture, Pick, PictureBatch, Processor, Sample, TaskError,
+    Batching, Classes, EpochOrder, LabelledPicture, Pick, PictureBatch, Processor, Sample, TaskError,
 };
 use lowrank_tensor::ops::Targets;
 use lowrank_tensor::{cpu, to_rows};
@@ -16,9 +16,9 @@ use lowrank_train::Failure;
 use serde_json::Value;
 
 use super::encoder::{CLASSES, best};
-use super::{Epoch, Opened, Order, Score, Sides, Subject};
+use super::{Epoch, Opened, Order, Score, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
-use crate::data::Data;
+use crate::data::{Data, HoldingOut};
 use crate::error::Because;
 use crate::ground::Adaptation;
 use crate::pictures::{self, Pictures};
@@ -139,7 +139,8 @@ impl Subject for Vision {
         let tokens = all.first().map_or(1, |first| first.eye.tokens);
         let (train, held_out, held_out_summary) = match &options.held_out_data {
             None => {
-                let (train, held_out) = split(options, all)?;
+                let holding = HoldingOut::by(options);
+                let (train, held_out) = holding.of(all, None, Pick::Anywhere(holding.seed))?;
                 (train, held_out, None)
             }
             Some(file) => {
@@ -190,13 +191,7 @@ impl Subject for Vision {
     }
 
     fn evaluate_all(&self, held_out: &[Vec<Seen>]) -> Result<(f64, f64), Failure> {
-        let (mut loss, mut weight) = (0.0, 0.0);
-        for rows in held_out {
-            let passed = self.evaluate(&Vision::fed(rows))?;
-            loss += passed.loss_sum;
-            weight += passed.weight;
-        }
-        Ok((loss, weight))
+        summed(held_out, |rows| self.evaluate(&Vision::fed(rows)))
     }
 
     fn score(&self, held_out: &[Vec<Seen>]) -> Result<Option<Score>, Failure> {
@@ -361,21 +356,6 @@ pub(crate) fn seen(
 fn all_sides(examples: &[Seen]) -> Option<[usize; 2]> {
     let first = examples.first()?;
     first.eye.processor.sides(&first.image.picture, first.eye.channels).ok()
-}
-
-fn split(options: &Adaptation, all: Vec<Seen>) -> Result<(Vec<Seen>, Vec<Seen>), AppError> {
-    if !(0.0..=0.9).contains(&options.held_out) {
-        return Err(AppError::usage(format!("--held-out {}: give a share from 0 to 0.9", options.held_out)));
-    }
-    if options.held_out == 0.0 {
-        return Ok((all, Vec::new()));
-    }
-    let at_most = if options.eval_limit > 0 { options.eval_limit } else { usize::MAX };
-    let (share, seed) =
-        (HeldOut::Share { share: options.held_out, at_most }, Seed(options.seed).at("data", "split"));
-    let parts = lowrank_task::split(all, share, Pick::Anywhere(seed));
-    let parts = parts.input("holding data out (--held-out 0 holds nothing out)")?;
-    Ok((parts.train, parts.held_out))
 }
 
 /// Refuses what means nothing to a network that looks at images.

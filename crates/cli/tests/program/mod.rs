@@ -68,6 +68,18 @@ impl Folder {
         child.wait().unwrap();
     }
 
+    /// Runs into the folder `whole`, and into `part` with a kill between; adapter and metrics must be the same bytes. `run` gives the
+    /// arguments for a folder's name, to begin there or to resume.
+    pub fn goes_on_as_if_never_stopped<'a>(&self, run: impl Fn(&'static str, bool) -> Vec<&'a str>) {
+        self.succeed(&run("whole", false));
+        self.kill(&run("part", false), "part/metrics.jsonl", 20);
+        self.succeed(&run("part", true));
+        for file in ["adapter/adapter_model.safetensors", "metrics.jsonl"] {
+            let read = |run: &str| std::fs::read(self.path().join(run).join(file)).unwrap();
+            assert!(read("whole") == read("part"), "{file} differs");
+        }
+    }
+
     /// Runs and expects this exit code, one error, and each of the words in it.
     pub fn refuse(&self, arguments: &[&str], code: i32, words: &[&str]) {
         let output = self.run(arguments);

@@ -15,14 +15,13 @@
 mod card;
 
 use faer::Mat;
-use lowrank_linalg::{Components, LowRank};
+use lowrank_linalg::{Components, LowRank, directions};
 use lowrank_record::{Card, Report, Seed};
 
 pub use card::Normalise;
 
 use self::card::CARD;
 use crate::inputs::{EXACT_UP_TO, MOST_BATCHES, settled};
-use crate::leading::directions;
 use crate::{
     Base, Evidence, InitError, Initialiser, Inputs, InputsWanted, Named, Options, Start, Statistic, Stop,
 };

@@ -18,13 +18,12 @@
 mod card;
 
 use faer::Mat;
-use lowrank_linalg::{LowRank, Sketch, Svd, finite, multiply};
+use lowrank_linalg::{LowRank, Sketch, Svd, directions, finite, multiply};
 use lowrank_record::{Card, Need, Report, Seed};
 
 pub use card::{Direction, Variant};
 
 use self::card::CARD;
-use crate::leading::directions;
 use crate::magnitude::weight_values;
 use crate::{
     Base, Evidence, Exactness, Gradient, GradientMap, InitError, Initialiser, Leading, Magnitude, Named,

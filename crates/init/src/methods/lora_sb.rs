@@ -17,14 +17,13 @@
 mod card;
 
 use faer::{Mat, MatRef};
-use lowrank_linalg::{LowRank, Sketch, Sketched, energy, multiply};
+use lowrank_linalg::{LowRank, Sketch, Sketched, directions, energy, multiply};
 use lowrank_record::{Card, Promise, Report, Seed};
 
 pub(super) use card::CHOICES;
 pub use card::{CoreStart, Rate, Target};
 
 use self::card::CARD;
-use crate::leading::directions;
 use crate::{
     Base, Evidence, Exactness, Gradient, GradientMap, InitError, Initialiser, Leading, Named, Options, Start,
 };

@@ -9,10 +9,9 @@
 //! columns, seeded, above.
 
 use faer::Mat;
-use lowrank_linalg::{LowRank, Sketch, Svd, from_rows};
+use lowrank_linalg::{LowRank, Sketch, Svd, directions, from_rows};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
-use crate::leading::directions;
 use crate::{Base, Evidence, Exactness, GradientMap, InitError, Initialiser, Leading, Named, Options, Start};
 
 /// A small core in fixed bases.

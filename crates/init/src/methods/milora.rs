@@ -6,10 +6,9 @@
 //! Source: Wang, Li, Wang, Chen, Chen, "MiLoRA: Harnessing Minor Singular Components for Parameter-Efficient LLM Finetuning", 2024. The
 //! division by the scale is as in PiSSA. The null space of a wide or tall weight is not used: r of min(out, in).
 
-use lowrank_linalg::svd_in_f64;
+use lowrank_linalg::{directions, svd_in_f64};
 use lowrank_record::{Card, Kind, Need, Promise, Report, Seed, Source};
 
-use crate::leading::directions;
 use crate::{Base, Evidence, InitError, Initialiser, Options, Start};
 
 /// The minor part of the weight.

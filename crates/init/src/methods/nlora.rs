@@ -13,7 +13,8 @@ mod card;
 
 use faer::{Mat, MatRef};
 use lowrank_linalg::{
-    LowRank, energy, finite, multiply, narrow, pivot_rows, pivoted_qr, pseudo_inverse, svd_in_f64, widen,
+    LowRank, directions, energy, finite, multiply, narrow, pivot_rows, pivoted_qr, pseudo_inverse,
+    svd_in_f64, widen,
 };
 use lowrank_record::{Card, Promise, Report, Seed};
 
@@ -21,7 +22,6 @@ pub use card::{Block, Pick, Residual};
 
 use self::card::CARD;
 use crate::diagonal::diagonal;
-use crate::leading::directions;
 use crate::{Base, Evidence, InitError, Initialiser, Named, Options, Start};
 
 /// Blocks of the weight.

@@ -7,10 +7,11 @@
 //! the signs are fixed. Without pivoting `left·right` is exact on the first r *columns*, that is for the first r input
 //! features, whatever they mean; `pivot = columns` takes those of which most is left and is ours.
 
-use lowrank_linalg::{LowRank, energy, finite, multiply, narrow, orthonormal_basis, pivoted_qr, widen};
+use lowrank_linalg::{
+    LowRank, directions, energy, finite, multiply, narrow, orthonormal_basis, pivoted_qr, widen,
+};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
-use crate::leading::directions;
 use crate::{Base, Evidence, InitError, Initialiser, Named, Options, Start};
 
 /// An orthonormal left factor.

@@ -8,10 +8,9 @@
 //! Models", 2024; the division by the scale is PEFT's. Where we differ from PEFT's `pissa_niter_k`: it uses
 //! exactly r columns and no fixed seed, so two runs differ; here r + max(8, r/2) columns, seeded, signs fixed.
 
-use lowrank_linalg::{LowRank, Sketch};
+use lowrank_linalg::{LowRank, Sketch, directions};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
-use crate::leading::directions;
 use crate::{Base, Evidence, Exactness, GradientMap, InitError, Initialiser, Leading, Named, Options, Start};
 
 /// The principal part of the weight.

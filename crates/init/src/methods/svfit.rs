@@ -8,11 +8,10 @@
 //! Values", 2024; no code by the authors is known. Where we differ: the division by the scale, so that
 //! `scale·left·core·right` is the approximation; the paper has no scale.
 
-use lowrank_linalg::{LowRank, Sketch, rank_for_energy, svd_in_f64};
+use lowrank_linalg::{LowRank, Sketch, directions, rank_for_energy, svd_in_f64};
 use lowrank_record::{Card, Choice, Kind, Need, Promise, Report, Seed, Source};
 
 use crate::diagonal::diagonal;
-use crate::leading::directions;
 use crate::{Base, Evidence, Exactness, GradientMap, InitError, Initialiser, Leading, Named, Options, Start};
 
 /// The leading singular values of the weight.

@@ -122,16 +122,8 @@ impl Encoder {
     /// [`ModelError::Head`] for a layer that cannot be replaced: an adapter is merged into it, or it is trained.
     pub fn draw_head(&mut self, seed: Seed) -> Result<(), ModelError> {
         let Head::Classify { dense, out, drawn } = &mut self.head else { return Ok(()) };
-        for (name, linear) in [dense, out].into_iter().filter(|(name, _)| drawn.contains(name)) {
-            let fresh = Checkpoint::fresh(name, linear.shape(), seed)?;
-            let weight = fresh.frozen().cloned().and_then(|weight| linear.replace_weight(weight));
-            let problem = |error: lowrank_adapt::AdaptError| ModelError::Head {
-                asked: "a classifier drawn anew",
-                problem: format!("{name}: {error}"),
-            };
-            weight.map_err(problem)?;
-        }
-        Ok(())
+        let mut layers = [dense, out].into_iter().filter(|(name, _)| drawn.contains(name));
+        layers.try_for_each(|(name, linear)| Checkpoint::draw_again(name, linear, seed))
     }
 
     /// What the head makes of the last hidden states: `[batch, labels]`, `[batch, hidden]` or `[n, vocabulary]`.

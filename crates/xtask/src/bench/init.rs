@@ -13,7 +13,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{PYTHON, field, machine, measure, succeed};
+use super::{PYTHON, alternating, field, machine, measure, succeed};
 
 const RANK: usize = 16;
 /// Rows of a batch, as the peer has them.
@@ -177,14 +177,7 @@ fn rounds(ground: &Ground<'_>, pair: &Pair) -> Result<Vec<Round>, String> {
     for round in 0..ground.options.rounds {
         let ours = || measured(&mut ground.ours(pair.ours, pair.options)?);
         let peer = || measure(&mut ground.peer(pair.peer));
-        // Each goes first in every other round.
-        let (ours, peer) = if round % 2 == 0 {
-            let ours = ours()?;
-            (ours, peer()?)
-        } else {
-            let peer = peer()?;
-            (ours()?, peer)
-        };
+        let (ours, peer) = alternating(round, ours, peer)?;
         let (a, b) = (field(&ours, "/start_seconds")?, field(&peer, "/seconds")?);
         println!("{} / PEFT {}, round {}: {a:.2} s / {b:.2} s", pair.ours, pair.peer, round + 1);
         rounds.push((ours, peer));
