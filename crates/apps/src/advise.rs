@@ -14,7 +14,7 @@ pub use options::{Advise, RanksBy};
 use lowrank_models::{Decoder, Encoder, T5, Vision};
 
 use crate::adaptation::{self, Planned, Prepared};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::output::{self, Writes};
 use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress};

@@ -21,7 +21,7 @@ pub use outcome::{Compared, Entry, Planned};
 pub use store::{Finished, Tried};
 
 use crate::adaptation::{Cost, Prepared, energies, measure};
-use crate::error::Because;
+use lowrank_command::Because;
 pub use crate::interval::Interval;
 use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress, adaptation, output};
@@ -77,7 +77,7 @@ fn compare_on<N: Subject>(options: &Compare, progress: &mut dyn Progress) -> Res
     };
     course.steps = steps;
     store::write(&run.join(store::PLAN), &Begun { facts, steps, costs: costs.clone() })?;
-    let recipe = crate::options::print(options)?;
+    let recipe = lowrank_command::options::print(options)?;
     lowrank_store::text::write(&run.join("recipe.toml"), &recipe).while_doing("writing the recipe")?;
     tell(options, &candidates, &costs, steps, progress);
 
@@ -157,7 +157,7 @@ pub fn recipe(options: &Compare, progress: &mut dyn Progress) -> Result<String, 
         Kind::Vision => drop(checked::<Vision>(&options, progress)?),
         Kind::T5 => drop(checked::<T5>(&options, progress)?),
     }
-    crate::options::print(&options)
+    lowrank_command::options::print(&options)
 }
 
 /// What decides every run's numbers besides method, seed and steps.

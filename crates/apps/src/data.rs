@@ -9,7 +9,7 @@ use lowrank_task::{
     label_by_answer, read_labelled, read_records, split, tokenize, tokenize_plain_text,
 };
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, embedded};
 

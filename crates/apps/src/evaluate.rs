@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::choices::{FormatChoice, LossOn, TaskChoice, Widen};
 use crate::data::{dataset, token_rows};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::batches;
 use crate::subject::{Kind, Score, kind_of};
 use crate::{AppError, Model, Progress, questions};

@@ -10,7 +10,7 @@ use lowrank_store::export::{
 use lowrank_store::peft::AdapterFolder;
 use serde::Serialize;
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::{BASE_HASH, OFFSET};
 use crate::output::{ADAPTER_FILES, MLX_FILES, Writes, admit, existing, go_on, verified};
 use crate::recompress::recompress;

@@ -13,9 +13,9 @@ use lowrank_task::{Format, Layout, LossOn as Learn, Record, end_of_turn, prompt}
 use serde::Serialize;
 
 use crate::choices::Widen;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::PROMPT;
-use crate::options::key_value;
+use lowrank_command::options::key_value;
 use crate::{AppError, Model, Progress};
 use requests::{Adapter, Adapters, Request};
 

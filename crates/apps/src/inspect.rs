@@ -18,7 +18,7 @@ use lowrank_store::{GgufFile, TensorSource, gguf, json, tensors};
 use serde_json::Value;
 
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::OFFSET;
 use shown::{Cell, Facts, Table};
 

@@ -7,7 +7,7 @@ use lowrank_store::atomic::{self, Existing};
 use lowrank_store::{Format, GgufFile};
 use serde::Serialize;
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::{ADAPTER, NO_TOKENIZER, directory_files, write_directory};
 use crate::output::{
     DIRECTORY_FORMATS, GGUF_FORMATS, Writes, admit, existing, go_on, number_format, verified,

@@ -17,7 +17,7 @@ use lowrank_store::{
 use lowrank_task::{ChatTemplate, SpecialTokens, Tokenizer, generation_eos};
 use lowrank_tensor::{Matrix, cpu};
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::{AppError, embedded, typed, vocabulary};
 
 /// The name under which adapters are mounted.

@@ -8,7 +8,7 @@ use lowrank_store::export::MLX_TENSORS_NAME;
 use lowrank_store::peft::{CONFIG_NAME, TENSORS_NAME};
 use lowrank_store::{Format, StoreError};
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::{AppError, Progress};
 
 /// What will be written, as far as it is known before the work.

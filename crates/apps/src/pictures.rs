@@ -7,7 +7,7 @@ use lowrank_store::{image, json};
 use lowrank_task::{Classes, LabelledPicture, Picture, Processor, TaskError, image_scores};
 
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// Images with their classes.
 pub(crate) struct Pictures {

@@ -12,7 +12,7 @@ use lowrank_tensor::cpu;
 use lowrank_train::{AdamW, Group, Method, Schedule, Settings, Shape, Stopped};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::{Trainable, Training};
 use crate::output::{GGUF_FORMATS, number_format, refuse_existing};
 use crate::training::{self, Told, checked};

@@ -6,7 +6,7 @@ use lowrank_store::export::fold;
 use lowrank_store::peft::{AdapterFolder, Factor};
 
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// The best approximation of every change at the rank that `rank_of` gives for its module (Eckart and Young, 1936), with
 /// the scale folded in; a smaller change keeps its rank. Returns the largest relative error in the Frobenius norm as well.

@@ -144,7 +144,7 @@ pub fn dry_run(options: &Study) -> Result<Planned, AppError> {
 /// # Errors
 /// As [`dry_run`].
 pub fn recipe(options: &Study) -> Result<String, AppError> {
-    crate::options::print(&Study { run: None, overwrite: false, ..options.resolved()? })
+    lowrank_command::options::print(&Study { run: None, overwrite: false, ..options.resolved()? })
 }
 
 fn of_toy(

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::choices::{FormatChoice, Shown, TaskChoice};
 use crate::data::Data;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lowrank_train::{Objective, Outcome, Place, Run, Settings, Stop, TrainError, train};
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::watch::{Watch, Watched};
 use crate::{AppError, Progress};
 

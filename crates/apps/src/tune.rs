@@ -15,7 +15,7 @@ pub use options::Tune;
 pub use outcome::{Initialised, Tuned};
 
 use crate::adaptation::{DryRun, Folder, Kept, Method, Prepared, RunSummary, Written};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::{NO_TOKENIZER, directory_files};
 use crate::output::{STARTED_FILES, Writes};
 use crate::subject::{Kind, Subject, kind};
@@ -72,7 +72,7 @@ fn tune_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<Tu
             adaptation::refuse_another(&out, &identity)?;
         }
     }
-    let recipe = crate::options::print(options)?;
+    let recipe = lowrank_command::options::print(options)?;
     if !options.resume {
         write(&run.join("recipe.toml"), &recipe)?;
     }
@@ -270,7 +270,7 @@ pub fn recipe(options: &Tune, progress: &mut dyn Progress) -> Result<String, App
         Kind::Vision => Prepared::<Vision>::open(&ground, &methods, progress).map(drop)?,
         Kind::T5 => Prepared::<T5>::open(&ground, &methods, progress).map(drop)?,
     }
-    crate::options::print(&options)
+    lowrank_command::options::print(&options)
 }
 
 fn written<'a>(options: &'a Tune, out: &'a Path, steps: Option<u64>) -> Written<'a> {

@@ -2,7 +2,7 @@
 
 use lowrank_store::peft::AdapterFolder;
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Model};
 

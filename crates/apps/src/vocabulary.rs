@@ -6,7 +6,7 @@ use lowrank_task::GgufVocabulary;
 use serde_json::Value as Json;
 
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 const TEMPLATE: &str = "tokenizer.chat_template";
 

@@ -7,9 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
-    AppError, Progress as _, advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge,
-    options as recipe, pretrain, reference, study, tune,
+    advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge, pretrain, reference, study,
+    tune,
 };
+use lowrank_command::{AppError, Progress as _, options as recipe};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lowrank_apps::AppError;
+use lowrank_command::AppError;
 
 fn main() -> ExitCode {
     lowrank_apps::keep_memory();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lowrank_apps::Progress;
+use lowrank_command::Progress;
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use lowrank_record::Seed;
 use super::Adaptation;
 use super::prepare::{Prepared, Started};
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 
 /// `‖G‖²_F` of each layer on the batch of the first step, by name; estimated from sixteen random directions where a layer's

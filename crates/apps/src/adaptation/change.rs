@@ -7,7 +7,7 @@ use lowrank_attach::Attached;
 use lowrank_linalg::{LinalgError, LowRank, Svd, from_rows, svd_in_f64};
 use lowrank_tensor::to_rows;
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::ADAPTER;
 use crate::subject::Subject;
 use crate::{AppError, Model};

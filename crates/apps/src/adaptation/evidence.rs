@@ -10,7 +10,7 @@ use lowrank_train::Group;
 use super::prepare::Prepared;
 use super::{Adaptation, Method, settings};
 use crate::choices::Shown;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::in_order;
 use crate::subject::{Laying as _, Order, Subject};
 use crate::{AppError, Progress};

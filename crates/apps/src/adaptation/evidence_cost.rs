@@ -8,7 +8,7 @@ use super::memory::{floats, passing};
 use super::prepare::{Prepared, initialiser};
 use super::work::Work;
 use super::{Adaptation, Method};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Progress};
 

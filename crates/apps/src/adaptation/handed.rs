@@ -19,7 +19,7 @@ use super::handover::Written;
 use super::prepare::{Prepared, Started, form};
 use super::{Adaptation, Method, settings};
 use crate::choices::PeftType;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::ADAPTER;
 use crate::recompress::recompress;
 use crate::subject::Subject;

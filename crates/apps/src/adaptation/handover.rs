@@ -16,7 +16,7 @@ use super::handed::{Handed, handed};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method};
 use crate::choices::PeftType;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::{BASE_HASH, OFFSET};
 use crate::output::verified;
 use crate::subject::Subject;

@@ -16,7 +16,7 @@ use super::prepare::{Prepared, form, initialiser};
 use super::work::{Added, Work};
 use super::{Adaptation, Method, settings};
 use crate::choices::OffsetChoice;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::{Order, Subject};
 use crate::{AppError, Progress};
 

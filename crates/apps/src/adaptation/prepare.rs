@@ -19,7 +19,7 @@ use super::stored_start::{self, Kept};
 use super::{Adaptation, Method, settings, total};
 use crate::choices::{OffsetChoice, RecomputeChoice};
 use crate::data::Data;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::ADAPTER;
 use crate::subject::{Opened, Subject};
 use crate::typed::FORMS;

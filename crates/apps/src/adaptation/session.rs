@@ -9,7 +9,7 @@ use super::change::Changes;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started, parameters};
 use super::{Adaptation, Method, prepare, settings, stored_start};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::{Allotted, Trainable, Training};
 use crate::subject::{Laying as _, Subject};
 use crate::training::{self, Told};

@@ -10,7 +10,7 @@ use super::prepare::{Prepared, form, initialiser};
 use super::{Adaptation, Method};
 use crate::AppError;
 use crate::choices::ScheduleChoice;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::{Order, Subject};
 use crate::training::checked;
 

@@ -7,7 +7,7 @@ use lowrank_adapt::{Linear, Offset, Part};
 use lowrank_attach::{Attached, Plan, Site, StoredStart};
 use lowrank_store::checkpoint::Checkpoint;
 
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Model};
 

@@ -7,7 +7,7 @@ use lowrank_train::Group;
 use super::prepare::{Prepared, form, initialiser};
 use super::{Adaptation, Method, settings};
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 
 /// The shorter side up to which whole spectra are computed: a tenth of a second each at most.

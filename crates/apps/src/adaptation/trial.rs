@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method, alignment, session, settings};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::watch::{Watch, Watched};
 use crate::{AppError, Progress};

@@ -5,7 +5,7 @@ use super::options::Advise;
 use super::table::rank_or_more;
 use super::words::percent;
 use crate::adaptation::Prepared;
-use crate::page::{Line, Page, Plot, Table, dashed, head};
+use lowrank_command::page::{Line, Page, Plot, Table, dashed, head};
 use crate::subject::Subject;
 
 pub(super) fn page<N: Subject>(prepared: &Prepared<N>, options: &Advise, advice: &Advice) -> Page {

@@ -5,7 +5,7 @@ use lowrank_init::{Place, most_rank, redistribute};
 
 use super::options::{Advise, RanksBy};
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// A rank for each layer of the plan, in its order; 0 is no adapter.
 #[derive(Debug, Clone, PartialEq)]

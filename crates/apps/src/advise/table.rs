@@ -5,7 +5,7 @@ use std::fmt;
 use super::advice::{Advice, SiteAdvice};
 use super::words::percent;
 use crate::adaptation::table;
-use crate::page::{dashed, wrapped};
+use lowrank_command::page::{dashed, wrapped};
 
 /// A rank, or that it is more than was looked at.
 pub(super) fn rank_or_more(rank: Option<usize>, planned: usize) -> String {

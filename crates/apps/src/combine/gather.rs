@@ -9,7 +9,7 @@ use lowrank_store::peft::{AdapterFolder, Factor, Matcher, Place};
 
 use super::Combine;
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::model::{BASE_HASH, OFFSET};
 
 /// One adapter that was read, and how much it counts.

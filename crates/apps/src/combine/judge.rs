@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Combine;
 use super::gather::{Gathered, Site};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::verify::{allowed, largest_difference, logits_with, sample_logits};
 use crate::{AppError, Model};
 

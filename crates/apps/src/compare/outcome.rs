@@ -14,7 +14,7 @@ use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Predicted, Prepared, mebibytes, table};
 use crate::choices::TaskChoice;
 use crate::interval::Interval;
-use crate::page::{dashed, wrapped};
+use lowrank_command::page::{dashed, wrapped};
 use crate::subject::Subject;
 
 /// One method, compared.

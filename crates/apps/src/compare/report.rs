@@ -4,7 +4,7 @@ use super::options::{Compare, Equal};
 use super::outcome::{Compared, Entry, with_interval};
 use super::store::Finished;
 use crate::adaptation::{Prepared, mebibytes};
-use crate::page::{Bar, Line, Page, Plot, Table, dashed, head};
+use lowrank_command::page::{Bar, Line, Page, Plot, Table, dashed, head};
 use crate::subject::Subject;
 
 /// Steps over which the training loss is averaged for the eye.

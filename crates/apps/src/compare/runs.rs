@@ -12,7 +12,7 @@ use super::options::Compare;
 use super::search::{Chosen, search};
 use super::store::{self, Finished, Tried};
 use crate::adaptation::{Adaptation, Ended, Folder, Method, Prepared, RunSummary, start_path, train, trial};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Progress};
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AppError;
 use crate::adaptation::Cost;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// The file that marks a run folder as a comparison.
 pub(super) const PLAN: &str = "plan.json";

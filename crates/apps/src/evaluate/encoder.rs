@@ -9,7 +9,7 @@ use lowrank_tensor::to_rows;
 use super::{Evaluate, Evaluation};
 use crate::choices::TaskChoice;
 use crate::data::labelled;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::in_order;
 use crate::subject::Subject;
 use crate::subject::encoder::{CLASSES, SequenceLaying, configuration, goal, hiding, model, purpose};

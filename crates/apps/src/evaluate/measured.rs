@@ -6,7 +6,7 @@ use lowrank_store::{Dtype, Format, safetensors};
 
 use super::{Evaluate, Evaluation};
 use crate::choices::{FormatChoice, LossOn};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::in_order;
 use crate::subject::Subject;
 use crate::{AppError, Progress};

@@ -9,7 +9,7 @@ use lowrank_tensor::to_rows;
 
 use super::{Evaluate, Evaluation, measured};
 use crate::data::pair_records;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::subject::t5::{LENGTH, PairLaying, open};
 use crate::{AppError, Progress};

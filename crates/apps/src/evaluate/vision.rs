@@ -10,7 +10,7 @@ use lowrank_task::{Batching, Classes};
 use lowrank_tensor::to_rows;
 
 use super::{Evaluate, Evaluation, measured};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::pictures::{self, Pictures};
 use crate::subject::Subject;
 use crate::subject::encoder::CLASSES;

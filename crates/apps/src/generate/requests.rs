@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Generate;
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// What a prompt names that is to be continued by the model alone.
 const NONE: &str = "none";

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::shown::{Cell, Facts, Inspected, Table};
 use super::{shape, stored};
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// A typed folder.
 pub(super) fn of(path: &Path) -> Result<Inspected, AppError> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::teacher::Problem;
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::Trainable;
 
 /// Choices of a start or a form, by name.

@@ -8,7 +8,7 @@ use super::arm::Part;
 use super::outcome::{ArmRuns, Numbers, Series};
 use super::toy::around_a_quarter;
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 
 /// What is read of `compare.json`; the rest of it plays no part.
 #[derive(Debug, Deserialize)]

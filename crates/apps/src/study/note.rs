@@ -6,8 +6,8 @@ use std::path::Path;
 use super::claim::Measure;
 use super::outcome::{ArmRuns, Series, Studied, margin, with_half};
 use crate::AppError;
-use crate::error::Because;
-use crate::page::{Line, Page, Plot, Table, dashed, head};
+use lowrank_command::Because;
+use lowrank_command::page::{Line, Page, Plot, Table, dashed, head};
 
 /// The files of a study's folder.
 pub(super) const FILES: [&str; 4] = ["recipe.toml", "result.json", "NOTE.md", "study.html"];

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::learning::Learning;
 use crate::AppError;
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::objective::Trainable;
 
 /// Width of the inputs.

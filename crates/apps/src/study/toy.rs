@@ -9,7 +9,7 @@ use super::experiment::Experiment;
 use super::learning::Learning;
 use super::outcome::{ArmRuns, Numbers, Series, Tried};
 use super::teacher::{Problem, Size};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::output::go_on;
 use crate::{AppError, Progress};
 

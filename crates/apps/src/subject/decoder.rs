@@ -17,7 +17,7 @@ use lowrank_train::Failure;
 use super::{Epoch, Laying, Opened, Order, Sides, Subject};
 use crate::choices::{FormatChoice, Shown};
 use crate::data::{self, Data, Reading, read};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::model::{PROMPT, write_directory};
 use crate::objective::batches;

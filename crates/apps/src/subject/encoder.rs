@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{Epoch, Laying, Opened, Order, Score, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, TaskChoice, Widen};
 use crate::data::{Data, HoldingOut, labelled};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
 

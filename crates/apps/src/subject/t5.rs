@@ -16,7 +16,7 @@ use lowrank_train::Failure;
 use super::{Epoch, Laying, Opened, Order, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::{self, Data, HoldingOut, pair_records};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
 

@@ -19,7 +19,7 @@ use super::encoder::{CLASSES, best};
 use super::{Epoch, Opened, Order, Score, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::{Data, HoldingOut};
-use crate::error::Because;
+use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::pictures::{self, Pictures};
 use crate::{AppError, Model, Progress};

@@ -10,7 +10,7 @@ use crate::adaptation::{Adaptation, Method, OWN_START};
 use crate::choices::{
     FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, TaskChoice, Widen,
 };
-use crate::options::key_value;
+use lowrank_command::options::key_value;
 use crate::{AppError, Progress, recipes, typed};
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
@@ -72,7 +72,7 @@ pub struct Tune {
     pub init: Option<String>,
     /// A choice of the start, as name=value; may be repeated; see `lowrank explain NAME`
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Adapter")]
-    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "lowrank_command::options::table", skip_serializing_if = "Vec::is_empty")]
     pub init_option: Vec<(String, String)>,
     /// How the change is parametrised; see `lowrank list` [default: lora]
     #[arg(long, value_name = "NAME", help_heading = "Adapter")]
@@ -80,7 +80,7 @@ pub struct Tune {
     pub form: Option<String>,
     /// A choice of the form, as name=value; may be repeated; see `lowrank explain NAME`
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Adapter")]
-    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "lowrank_command::options::table", skip_serializing_if = "Vec::is_empty")]
     pub form_option: Vec<(String, String)>,
     /// Rank of the change
     #[arg(long, default_value_t = 8, value_name = "R", help_heading = "Adapter")]
@@ -105,11 +105,11 @@ pub struct Tune {
     pub layers: Option<String>,
     /// Another rank for layers that match, as pattern=rank; may be repeated; PEFT's rule
     #[arg(long, value_name = "PATTERN=R", value_parser = key_value, help_heading = "Adapter")]
-    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "lowrank_command::options::table", skip_serializing_if = "Vec::is_empty")]
     pub rank_pattern: Vec<(String, String)>,
     /// Another alpha for layers that match, as pattern=alpha; may be repeated; PEFT's rule
     #[arg(long, value_name = "PATTERN=A", value_parser = key_value, help_heading = "Adapter")]
-    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "lowrank_command::options::table", skip_serializing_if = "Vec::is_empty")]
     pub alpha_pattern: Vec<(String, String)>,
     /// How a start that is not zero is taken back: beside the weight (shadow) or inside it (base)
     #[arg(long, default_value = "shadow", value_enum, help_heading = "Adapter")]
@@ -168,7 +168,7 @@ pub struct Tune {
     pub optimiser: String,
     /// A choice of the optimiser, as name=value; may be repeated; see `lowrank explain NAME`
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Training")]
-    #[serde(default, with = "crate::options::table", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "lowrank_command::options::table", skip_serializing_if = "Vec::is_empty")]
     pub optimiser_option: Vec<(String, String)>,
     /// Learning rate at the top of the schedule; gradient starts like the rate of full fine-tuning, plain ones a larger
     /// [default: 5e-4]

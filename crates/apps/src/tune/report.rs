@@ -2,7 +2,7 @@
 
 use super::Tune;
 use crate::adaptation::{Prepared, RunSummary, loss, mebibytes};
-use crate::page::{Line, Page, Plot, Table};
+use lowrank_command::page::{Line, Page, Plot, Table};
 use crate::subject::{Score, Subject};
 
 /// Steps over which the training loss is averaged for the eye.

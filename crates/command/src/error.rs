@@ -33,7 +33,7 @@ impl AppError {
 }
 
 /// Errors of the rooms below, as an input error: something the user handed in cannot be used.
-pub(crate) trait Because<T> {
+pub trait Because<T> {
     /// Wrong input, with what was being done: "reading the model".
     fn input(self, doing: impl std::fmt::Display) -> Result<T, AppError>;
     /// A failure, with what was being done.

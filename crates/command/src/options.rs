@@ -124,7 +124,23 @@ pub mod table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::Tune;
+
+    #[derive(Debug, Clone, PartialEq, Args, Serialize, serde::Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Tune {
+        #[arg(long, default_value_t = 16)]
+        rank: usize,
+        #[arg(long, default_value_t = 16.0)]
+        alpha: f64,
+        #[arg(long, default_value_t = 8)]
+        batch: usize,
+        #[arg(long, value_parser = key_value, value_name = "KEY=VALUE")]
+        #[serde(default, with = "table", skip_serializing_if = "Vec::is_empty")]
+        rank_pattern: Vec<(String, String)>,
+        #[arg(long)]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        exclude: Vec<String>,
+    }
 
     fn resolved(recipe: &str, flags: &[&str]) -> Result<Tune, AppError> {
         let command = Tune::augment_args(Command::new("tune"));
@@ -143,7 +159,7 @@ mod tests {
     #[test]
     fn a_printed_recipe_reads_back_as_itself() {
         let tune =
-            resolved("steps = 7\ninit-option = { gamma = \"64\" }", &["--exclude", "down_proj"]).unwrap();
+            resolved("rank = 7\nrank-pattern = { gamma = \"64\" }", &["--exclude", "down_proj"]).unwrap();
         assert_eq!(resolved(&print(&tune).unwrap(), &[]).unwrap(), tune);
     }
 

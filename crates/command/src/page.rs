@@ -134,7 +134,7 @@ fn table(html: &mut String, table: &Table, class: &str) {
 }
 
 /// A sentence broken into lines of at most so many characters.
-pub(crate) fn wrapped(text: &str, width: usize) -> String {
+pub fn wrapped(text: &str, width: usize) -> String {
     let (mut lines, mut column) = (String::new(), 0);
     for word in text.split_whitespace() {
         let letters = word.chars().count();
@@ -153,12 +153,12 @@ pub(crate) fn wrapped(text: &str, width: usize) -> String {
 }
 
 /// A number, or a dash where there is none.
-pub(crate) fn dashed(value: Option<f64>, digits: usize) -> String {
+pub fn dashed(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 /// The names above the columns of a table.
-pub(crate) fn head(columns: &[&str]) -> Vec<String> {
+pub fn head(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|&column| column.to_owned()).collect()
 }
 

@@ -1,0 +1,1 @@
+//! Recovery of low-rank matrices from measurements.

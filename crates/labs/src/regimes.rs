@@ -1,0 +1,1 @@
+//! Rich and lazy regimes of learning.
