@@ -14,10 +14,10 @@ pub use options::{Advise, RanksBy};
 use lowrank_models::{Decoder, Encoder, T5, Vision};
 
 use crate::adaptation::{self, Planned, Prepared};
-use lowrank_command::Because;
 use crate::output::{self, Writes};
 use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 use suggest::Suggested;
 
 /// The numbers, in the run folder.

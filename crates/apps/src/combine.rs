@@ -12,10 +12,10 @@ use lowrank_store::atomic::Existing;
 use lowrank_store::peft::AdapterFolder;
 use serde::Serialize;
 
-use lowrank_command::Because;
 use crate::output::{ADAPTER_FILES, Writes, admit, existing, go_on, verified};
 use crate::recompress::recompress;
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 pub use settings::SignChoice;
 

@@ -9,9 +9,9 @@ use lowrank_task::{
     label_by_answer, read_labelled, read_records, split, tokenize, tokenize_plain_text,
 };
 
-use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, embedded};
+use lowrank_command::Because;
 
 /// Examples of a run.
 pub struct Data<E = Example, S = Summary> {

@@ -16,10 +16,10 @@ use serde::Serialize;
 
 use crate::choices::{FormatChoice, LossOn, TaskChoice, Widen};
 use crate::data::{dataset, token_rows};
-use lowrank_command::Because;
 use crate::objective::batches;
 use crate::subject::{Kind, Score, kind_of};
 use crate::{AppError, Model, Progress, questions};
+use lowrank_command::Because;
 use measured::measured;
 
 /// What to evaluate on.

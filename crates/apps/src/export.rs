@@ -10,12 +10,12 @@ use lowrank_store::export::{
 use lowrank_store::peft::AdapterFolder;
 use serde::Serialize;
 
-use lowrank_command::Because;
 use crate::model::{BASE_HASH, OFFSET};
 use crate::output::{ADAPTER_FILES, MLX_FILES, Writes, admit, existing, go_on, verified};
 use crate::recompress::recompress;
 use crate::verify::{allowed, largest_difference, logits_with, sample_logits};
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// What to export, for whom, and where to.
 #[derive(Debug, Clone, clap::Args)]

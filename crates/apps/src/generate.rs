@@ -13,10 +13,10 @@ use lowrank_task::{Format, Layout, LossOn as Learn, Record, end_of_turn, prompt}
 use serde::Serialize;
 
 use crate::choices::Widen;
-use lowrank_command::Because;
 use crate::model::PROMPT;
-use lowrank_command::options::key_value;
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
+use lowrank_command::options::key_value;
 use requests::{Adapter, Adapters, Request};
 
 /// What to continue and how.

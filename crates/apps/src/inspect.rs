@@ -18,8 +18,8 @@ use lowrank_store::{GgufFile, TensorSource, gguf, json, tensors};
 use serde_json::Value;
 
 use crate::AppError;
-use lowrank_command::Because;
 use crate::model::OFFSET;
+use lowrank_command::Because;
 use shown::{Cell, Facts, Table};
 
 pub use shown::Inspected;

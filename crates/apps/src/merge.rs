@@ -7,13 +7,13 @@ use lowrank_store::atomic::{self, Existing};
 use lowrank_store::{Format, GgufFile};
 use serde::Serialize;
 
-use lowrank_command::Because;
 use crate::model::{ADAPTER, NO_TOKENIZER, directory_files, write_directory};
 use crate::output::{
     DIRECTORY_FORMATS, GGUF_FORMATS, Writes, admit, existing, go_on, number_format, verified,
 };
 use crate::verify::{allowed, largest_difference, sample_logits, size};
 use crate::{AppError, Model, Progress, embedded};
+use lowrank_command::Because;
 
 /// What to merge and where to.
 #[derive(Debug, Clone, clap::Args)]

@@ -17,8 +17,8 @@ use lowrank_store::{
 use lowrank_task::{ChatTemplate, SpecialTokens, Tokenizer, generation_eos};
 use lowrank_tensor::{Matrix, cpu};
 
-use lowrank_command::Because;
 use crate::{AppError, embedded, typed, vocabulary};
+use lowrank_command::Because;
 
 /// The name under which adapters are mounted.
 pub(crate) const ADAPTER: &str = "default";

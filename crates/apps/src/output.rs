@@ -8,8 +8,8 @@ use lowrank_store::export::MLX_TENSORS_NAME;
 use lowrank_store::peft::{CONFIG_NAME, TENSORS_NAME};
 use lowrank_store::{Format, StoreError};
 
-use lowrank_command::Because;
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// What will be written, as far as it is known before the work.
 #[derive(Debug, Clone, Copy)]

@@ -12,11 +12,11 @@ use lowrank_tensor::cpu;
 use lowrank_train::{AdamW, Group, Method, Schedule, Settings, Shape, Stopped};
 use serde::{Deserialize, Serialize};
 
-use lowrank_command::Because;
 use crate::objective::{Trainable, Training};
 use crate::output::{GGUF_FORMATS, number_format, refuse_existing};
 use crate::training::{self, Told, checked};
 use crate::{AppError, Progress, vocabulary};
+use lowrank_command::Because;
 
 /// A pretraining run. Each field is a flag and a key of the recipe file.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use lowrank_store::{json, jsonl};
 use lowrank_task::{BigBench, Question, TokenizedQuestion, read_questions};
 
 use crate::choices::FormatChoice;
-use lowrank_command::Because;
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// The first `limit` questions of a file, 0 for all, as the model reads them.
 ///

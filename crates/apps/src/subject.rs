@@ -18,9 +18,9 @@ use serde::Serialize;
 
 use crate::choices::{FormatChoice, Shown, TaskChoice};
 use crate::data::Data;
-use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// The batches of one epoch.
 pub(crate) trait Epoch<R> {

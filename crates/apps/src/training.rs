@@ -5,9 +5,9 @@ use std::path::Path;
 
 use lowrank_train::{Objective, Outcome, Place, Run, Settings, Stop, TrainError, train};
 
-use lowrank_command::Because;
 use crate::watch::{Watch, Watched};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// What to call a run and where it lives.
 pub(crate) struct Told<'a> {

@@ -15,11 +15,11 @@ pub use options::Tune;
 pub use outcome::{Initialised, Tuned};
 
 use crate::adaptation::{DryRun, Folder, Kept, Method, Prepared, RunSummary, Written};
-use lowrank_command::Because;
 use crate::model::{NO_TOKENIZER, directory_files};
 use crate::output::{STARTED_FILES, Writes};
 use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress, adaptation, output};
+use lowrank_command::Because;
 
 const DEMONSTRATION_NOTE: &str = "note: one rate for both starts, of the size of full fine-tuning's. With a rate tuned for \
                                   each start the plain one catches up: studies/lora-ga/demonstration/NOTE.md";

@@ -2,9 +2,9 @@
 
 use lowrank_store::peft::AdapterFolder;
 
-use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Model};
+use lowrank_command::Because;
 
 /// Logits may differ by this part of the largest logit where numbers were only regrouped in f32.
 pub(crate) const TOLERANCE: f64 = 1e-4;

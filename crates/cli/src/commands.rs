@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
-    advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge, pretrain, reference, study,
-    tune,
+    advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge, pretrain, reference,
+    study, tune,
 };
 use lowrank_command::{AppError, Progress as _, options as recipe};
 use serde::Serialize;

@@ -15,8 +15,8 @@ use lowrank_record::Seed;
 use super::Adaptation;
 use super::prepare::{Prepared, Started};
 use crate::AppError;
-use lowrank_command::Because;
 use crate::subject::Subject;
+use lowrank_command::Because;
 
 /// `‖G‖²_F` of each layer on the batch of the first step, by name; estimated from sixteen random directions where a layer's
 /// gradient is not formed.

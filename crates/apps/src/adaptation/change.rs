@@ -7,10 +7,10 @@ use lowrank_attach::Attached;
 use lowrank_linalg::{LinalgError, LowRank, Svd, from_rows, svd_in_f64};
 use lowrank_tensor::to_rows;
 
-use lowrank_command::Because;
 use crate::model::ADAPTER;
 use crate::subject::Subject;
 use crate::{AppError, Model};
+use lowrank_command::Because;
 
 /// The layers of a model with what is mounted on them.
 pub(super) struct Changes<'a> {

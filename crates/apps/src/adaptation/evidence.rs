@@ -10,10 +10,10 @@ use lowrank_train::Group;
 use super::prepare::Prepared;
 use super::{Adaptation, Method, settings};
 use crate::choices::Shown;
-use lowrank_command::Because;
 use crate::objective::in_order;
 use crate::subject::{Laying as _, Order, Subject};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// Batches of the training to come of which inputs are looked at where nothing else is asked: statistics of inputs have more
 /// directions than one batch has tokens to tell of.

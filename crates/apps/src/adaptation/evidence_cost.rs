@@ -8,9 +8,9 @@ use super::memory::{floats, passing};
 use super::prepare::{Prepared, initialiser};
 use super::work::Work;
 use super::{Adaptation, Method};
-use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// What collecting evidence takes.
 #[derive(Default)]

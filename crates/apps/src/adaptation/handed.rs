@@ -19,12 +19,12 @@ use super::handover::Written;
 use super::prepare::{Prepared, Started, form};
 use super::{Adaptation, Method, settings};
 use crate::choices::PeftType;
-use lowrank_command::Because;
 use crate::model::ADAPTER;
 use crate::recompress::recompress;
 use crate::subject::Subject;
 use crate::verify::{logits_with, sample_logits};
 use crate::{AppError, Model, Progress, typed};
+use lowrank_command::Because;
 
 /// A folder to be written.
 enum Folder {

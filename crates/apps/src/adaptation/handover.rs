@@ -16,12 +16,12 @@ use super::handed::{Handed, handed};
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method};
 use crate::choices::PeftType;
-use lowrank_command::Because;
 use crate::model::{BASE_HASH, OFFSET};
 use crate::output::verified;
 use crate::subject::Subject;
 use crate::verify::{allowed, largest_difference, sample_logits};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// Refuses to replace an adapter that is not this run's.
 ///

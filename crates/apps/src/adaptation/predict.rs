@@ -16,9 +16,9 @@ use super::prepare::{Prepared, form, initialiser};
 use super::work::{Added, Work};
 use super::{Adaptation, Method, settings};
 use crate::choices::OffsetChoice;
-use lowrank_command::Because;
 use crate::subject::{Order, Subject};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// What `--dry-run` predicts.
 #[derive(Debug, Clone, Serialize)]

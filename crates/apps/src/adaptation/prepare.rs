@@ -19,12 +19,12 @@ use super::stored_start::{self, Kept};
 use super::{Adaptation, Method, settings, total};
 use crate::choices::{OffsetChoice, RecomputeChoice};
 use crate::data::Data;
-use lowrank_command::Because;
 use crate::model::ADAPTER;
 use crate::subject::{Opened, Subject};
 use crate::typed::FORMS;
 use crate::verify::{largest_difference, sample_logits};
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// A model with its data and the layers to adapt.
 pub(crate) struct Prepared<N: Subject = Decoder> {

@@ -9,11 +9,11 @@ use super::change::Changes;
 use super::outcome::{RunSummary, SiteChange};
 use super::prepare::{Prepared, Started, parameters};
 use super::{Adaptation, Method, prepare, settings, stored_start};
-use lowrank_command::Because;
 use crate::objective::{Allotted, Trainable, Training};
 use crate::subject::{Laying as _, Subject};
 use crate::training::{self, Told};
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// Where a run lives, and when it began.
 #[derive(Debug, Clone, Copy)]

@@ -10,9 +10,9 @@ use super::prepare::{Prepared, form, initialiser};
 use super::{Adaptation, Method};
 use crate::AppError;
 use crate::choices::ScheduleChoice;
-use lowrank_command::Because;
 use crate::subject::{Order, Subject};
 use crate::training::checked;
+use lowrank_command::Because;
 
 /// Optimiser steps: as asked, or as many as the epochs have.
 ///

@@ -7,9 +7,9 @@ use lowrank_adapt::{Linear, Offset, Part};
 use lowrank_attach::{Attached, Plan, Site, StoredStart};
 use lowrank_store::checkpoint::Checkpoint;
 
-use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Model};
+use lowrank_command::Because;
 
 /// Where a run folder keeps its start.
 pub(crate) fn path(folder: &Path) -> PathBuf {

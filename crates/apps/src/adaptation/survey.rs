@@ -7,8 +7,8 @@ use lowrank_train::Group;
 use super::prepare::{Prepared, form, initialiser};
 use super::{Adaptation, Method, settings};
 use crate::AppError;
-use lowrank_command::Because;
 use crate::subject::Subject;
+use lowrank_command::Because;
 
 /// The shorter side up to which whole spectra are computed: a tenth of a second each at most.
 pub(crate) const WHOLE_SPECTRA: usize = 640;

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::prepare::{Prepared, Started};
 use super::{Adaptation, Method, alignment, session, settings};
-use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::watch::{Watch, Watched};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// Steps that are run to know what one costs; the first is not counted.
 const MEASURED: u64 = 3;

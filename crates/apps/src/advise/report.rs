@@ -5,8 +5,8 @@ use super::options::Advise;
 use super::table::rank_or_more;
 use super::words::percent;
 use crate::adaptation::Prepared;
-use lowrank_command::page::{Line, Page, Plot, Table, dashed, head};
 use crate::subject::Subject;
+use lowrank_command::page::{Line, Page, Plot, Table, dashed, head};
 
 pub(super) fn page<N: Subject>(prepared: &Prepared<N>, options: &Advise, advice: &Advice) -> Page {
     Page {

@@ -7,7 +7,9 @@ use lowrank_store::peft::{AdapterConfig, AdapterFolder, Factor, Targets};
 use super::Combine;
 use super::gather::Gathered;
 use crate::model::{BASE_HASH, PROMPT};
-use crate::{AppError, error::Because};
+use lowrank_command::Because;
+
+use crate::AppError;
 
 /// The result at scale 1, for every module that one of the adapters changes.
 pub(super) fn folder(

@@ -9,8 +9,8 @@ use lowrank_store::peft::{AdapterFolder, Factor, Matcher, Place};
 
 use super::Combine;
 use crate::AppError;
-use lowrank_command::Because;
 use crate::model::{BASE_HASH, OFFSET};
+use lowrank_command::Because;
 
 /// One adapter that was read, and how much it counts.
 pub(super) struct Gathered {

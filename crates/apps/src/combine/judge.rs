@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::Combine;
 use super::gather::{Gathered, Site};
-use lowrank_command::Because;
 use crate::verify::{allowed, largest_difference, logits_with, sample_logits};
 use crate::{AppError, Model};
+use lowrank_command::Because;
 
 /// What rounding of the factors to f32 may do to an exact combination, as a part of the sum of the changes' sizes.
 const ROUNDING: f64 = 1e-5;

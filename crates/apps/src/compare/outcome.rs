@@ -14,8 +14,8 @@ use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Predicted, Prepared, mebibytes, table};
 use crate::choices::TaskChoice;
 use crate::interval::Interval;
-use lowrank_command::page::{dashed, wrapped};
 use crate::subject::Subject;
+use lowrank_command::page::{dashed, wrapped};
 
 /// One method, compared.
 #[derive(Debug, Clone, Serialize)]

@@ -4,8 +4,8 @@ use super::options::{Compare, Equal};
 use super::outcome::{Compared, Entry, with_interval};
 use super::store::Finished;
 use crate::adaptation::{Prepared, mebibytes};
-use lowrank_command::page::{Bar, Line, Page, Plot, Table, dashed, head};
 use crate::subject::Subject;
+use lowrank_command::page::{Bar, Line, Page, Plot, Table, dashed, head};
 
 /// Steps over which the training loss is averaged for the eye.
 const SMOOTHING: usize = 8;

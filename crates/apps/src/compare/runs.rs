@@ -12,9 +12,9 @@ use super::options::Compare;
 use super::search::{Chosen, search};
 use super::store::{self, Finished, Tried};
 use crate::adaptation::{Adaptation, Ended, Folder, Method, Prepared, RunSummary, start_path, train, trial};
-use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// The held-out data in two: one half chooses rates, the other is told of, so that no method is judged by what it was tuned
 /// on.

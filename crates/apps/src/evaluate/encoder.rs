@@ -9,11 +9,11 @@ use lowrank_tensor::to_rows;
 use super::{Evaluate, Evaluation};
 use crate::choices::TaskChoice;
 use crate::data::labelled;
-use lowrank_command::Because;
 use crate::objective::in_order;
 use crate::subject::Subject;
 use crate::subject::encoder::{CLASSES, SequenceLaying, configuration, goal, hiding, model, purpose};
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// Longest sequence where nothing else is asked.
 const LENGTH: usize = 512;

@@ -6,10 +6,10 @@ use lowrank_store::{Dtype, Format, safetensors};
 
 use super::{Evaluate, Evaluation};
 use crate::choices::{FormatChoice, LossOn};
-use lowrank_command::Because;
 use crate::objective::in_order;
 use crate::subject::Subject;
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// Answers of a network to some rows: their shape, rows first, and values.
 type Answers = (Vec<usize>, Vec<f32>);

@@ -9,10 +9,10 @@ use lowrank_tensor::to_rows;
 
 use super::{Evaluate, Evaluation, measured};
 use crate::data::pair_records;
-use lowrank_command::Because;
 use crate::subject::Subject;
 use crate::subject::t5::{LENGTH, PairLaying, open};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 pub(super) fn evaluate(
     options: &Evaluate,

@@ -10,12 +10,12 @@ use lowrank_task::{Batching, Classes};
 use lowrank_tensor::to_rows;
 
 use super::{Evaluate, Evaluation, measured};
-use lowrank_command::Because;
 use crate::pictures::{self, Pictures};
 use crate::subject::Subject;
 use crate::subject::encoder::CLASSES;
 use crate::subject::vision::{Folder, Seen, seen};
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 pub(super) fn evaluate(
     options: &Evaluate,

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::teacher::Problem;
 use crate::AppError;
-use lowrank_command::Because;
 use crate::objective::Trainable;
+use lowrank_command::Because;
 
 /// Choices of a start or a form, by name.
 pub(super) type Choices = &'static [(&'static str, &'static str)];

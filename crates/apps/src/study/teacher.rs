@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::learning::Learning;
 use crate::AppError;
-use lowrank_command::Because;
 use crate::objective::Trainable;
+use lowrank_command::Because;
 
 /// Width of the inputs.
 pub(super) const INPUTS: usize = 64;

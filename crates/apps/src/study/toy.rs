@@ -9,9 +9,9 @@ use super::experiment::Experiment;
 use super::learning::Learning;
 use super::outcome::{ArmRuns, Numbers, Series, Tried};
 use super::teacher::{Problem, Size};
-use lowrank_command::Because;
 use crate::output::go_on;
 use crate::{AppError, Progress};
+use lowrank_command::Because;
 
 /// What a run of a study is told.
 pub(super) struct Course<'a> {

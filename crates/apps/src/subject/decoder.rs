@@ -17,11 +17,11 @@ use lowrank_train::Failure;
 use super::{Epoch, Laying, Opened, Order, Sides, Subject};
 use crate::choices::{FormatChoice, Shown};
 use crate::data::{self, Data, Reading, read};
-use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::model::{PROMPT, write_directory};
 use crate::objective::batches;
 use crate::{AppError, Model, Progress, questions};
+use lowrank_command::Because;
 
 impl Epoch<Batch> for BatchPlan<'_> {
     fn batches(&self) -> usize {

@@ -19,9 +19,9 @@ use serde_json::Value;
 use super::{Epoch, Laying, Opened, Order, Score, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, TaskChoice, Widen};
 use crate::data::{Data, HoldingOut, labelled};
-use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// Longest sequence where nothing else is asked: encoders are trained on no longer ones.
 const LENGTH: usize = 512;

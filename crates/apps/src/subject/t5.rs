@@ -16,9 +16,9 @@ use lowrank_train::Failure;
 use super::{Epoch, Laying, Opened, Order, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::{self, Data, HoldingOut, pair_records};
-use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// Longest text of a side where nothing else is asked: T5 was trained on no longer ones.
 pub(crate) const LENGTH: usize = 512;

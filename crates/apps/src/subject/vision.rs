@@ -19,10 +19,10 @@ use super::encoder::{CLASSES, best};
 use super::{Epoch, Opened, Order, Score, Sides, Subject, summed};
 use crate::choices::{FormatChoice, LossOn, RecomputeChoice, Shown, Widen};
 use crate::data::{Data, HoldingOut};
-use lowrank_command::Because;
 use crate::ground::Adaptation;
 use crate::pictures::{self, Pictures};
 use crate::{AppError, Model, Progress};
+use lowrank_command::Because;
 
 /// An image of the data, and how the model looks at it.
 #[derive(Clone)]

@@ -10,8 +10,8 @@ use crate::adaptation::{Adaptation, Method, OWN_START};
 use crate::choices::{
     FormatChoice, LossOn, OffsetChoice, PeftType, RecomputeChoice, ScheduleChoice, Shown, TaskChoice, Widen,
 };
-use lowrank_command::options::key_value;
 use crate::{AppError, Progress, recipes, typed};
+use lowrank_command::options::key_value;
 
 /// A tuning run. Each field is a flag (`--rank 8`) and a key of the recipe file (`rank = 8`).
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]

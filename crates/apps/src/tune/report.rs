@@ -2,8 +2,8 @@
 
 use super::Tune;
 use crate::adaptation::{Prepared, RunSummary, loss, mebibytes};
-use lowrank_command::page::{Line, Page, Plot, Table};
 use crate::subject::{Score, Subject};
+use lowrank_command::page::{Line, Page, Plot, Table};
 
 /// Steps over which the training loss is averaged for the eye.
 const SMOOTHING: usize = 8;
