@@ -9,7 +9,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use lowrank_eval::{MultipleChoice, Perplexity, perplexity};
-use lowrank_store::{Dtype, Format, safetensors};
 use lowrank_task::{Batching, Layout};
 use lowrank_tensor::to_rows;
 use serde::Serialize;
@@ -140,12 +139,19 @@ pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evalu
         return Err(AppError::usage("--batch 0: give at least 1"));
     }
     if let Some(task) = options.task {
+        measured::admit(options)?;
         return encoder::evaluate(options, task, progress);
     }
     if let Some(path) = &options.model {
         match kind_of(path)? {
-            Some(Kind::Vision) => return vision::evaluate(options, path, progress),
-            Some(Kind::T5) => return t5::evaluate(options, path, progress),
+            Some(Kind::Vision) => {
+                measured::admit(options)?;
+                return vision::evaluate(options, path, progress);
+            }
+            Some(Kind::T5) => {
+                measured::admit(options)?;
+                return t5::evaluate(options, path, progress);
+            }
             _ => {}
         }
     }
@@ -160,10 +166,7 @@ pub fn evaluate(options: &Evaluate, progress: &mut dyn Progress) -> Result<Evalu
             "say on what to evaluate: --data, --questions, or --tokens with --dump-logits",
         ));
     }
-    if let Some(out) = options.dump_logits.as_deref().filter(|out| out.exists()) {
-        let out = out.display();
-        return Err(AppError::usage(format!("{out} exists already; give --dump-logits another name")));
-    }
+    measured::refuse_written(options.dump_logits.as_deref())?;
     let mut model = Model::open(options.model.as_deref(), options.widen.hold())?;
     if let Some(folder) = &options.adapter {
         model.mount(folder)?;
@@ -240,9 +243,5 @@ fn dump_logits(model: &Model, tokens: &Path, out: &Path, batch: usize) -> Result
         let logits = to_rows(model.decoder.logits(&filled, &layout).input(tokens.display())?);
         bytes.extend(logits.into_iter().flat_map(f32::to_le_bytes));
     }
-    let shape = [rows.len(), longest, vocabulary];
-    let entry =
-        safetensors::Entry { name: "logits", dtype: Dtype::Real(Format::F32), shape: &shape, bytes: &bytes };
-    lowrank_store::atomic::write_file(out, |sink| safetensors::write_to(sink, &[entry], &Default::default()))
-        .while_doing("writing the logits")
+    measured::dump(out, &[rows.len(), longest, vocabulary], &bytes)
 }

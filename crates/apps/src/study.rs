@@ -134,6 +134,9 @@ fn holds_a_result(run: &Path) -> bool {
 pub fn dry_run(options: &Study) -> Result<Planned, AppError> {
     let options = options.resolved()?;
     let experiment = options.experiment()?.ok_or_else(|| AppError::usage("name a study"))?;
+    if options.verdict.is_some() {
+        return Err(AppError::usage("--verdict runs nothing, so there is nothing for --dry-run to plan"));
+    }
     let course = options.course(experiment);
     let runs = course.runs();
     Ok(Planned { study: Listed::from(experiment), size: course.size, rates: course.rates, runs })
@@ -199,7 +202,9 @@ fn of_comparison(experiment: &Experiment, comparison: &Comparison) -> Result<Stu
         "One model, one data set and runs of {} steps: nothing is said of others, nor of longer runs.",
         comparison.steps
     )];
-    let arms = comparison.arms();
+    // A comparison may hold methods that others are judged by.
+    let spoken_of = Listed::from(experiment).methods;
+    let arms = comparison.arms().into_iter().filter(|arm| spoken_of.contains(&arm.name.as_str())).collect();
     let ground = [
         ("model", comparison.model.clone()),
         ("data", format!("hash {}", comparison.data_hash)),
@@ -319,9 +324,12 @@ mod tests {
         let refused = |options: Study| super::study(&options, &mut Silent).unwrap_err().to_string();
         assert!(refused(options(Some("evil"))).contains("lora-ga, lora-sb, eva, loldu, nlora, svfit"));
         assert!(refused(Study { seeds: Some(0), ..options(Some("eva")) }).contains("--seeds"));
+        assert!(refused(Study { seeds: Some(u64::MAX), ..options(Some("eva")) }).contains("--seeds: give 1"));
         let judging = Study { verdict: Some("nowhere.json".into()), quick: false, ..options(Some("eva")) };
         assert!(refused(judging.clone()).contains("reading the comparison"));
         assert!(refused(Study { steps: Some(9), ..judging.clone() }).contains("--verdict runs nothing"));
+        assert!(refused(Study { seed: 9, ..judging.clone() }).contains("--seed is of a study that runs"));
+        assert!(dry_run(&judging).unwrap_err().to_string().contains("--dry-run"));
         assert!(refused(Study { name: None, ..judging }).contains("name the study"));
         let Outcome::List(all) = super::study(&options(None), &mut Silent).unwrap() else { unreachable!() };
         assert_eq!(all.len(), STUDIES.len());

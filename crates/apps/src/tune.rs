@@ -150,7 +150,8 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
     let before_start = progress.now();
     progress.reset_peak();
     let started = prepared.start(&ground, method, None, progress)?;
-    let start_seconds = progress.now() - before_start;
+    let check_seconds = started.check_seconds;
+    let start_seconds = progress.now() - before_start - check_seconds;
     let start_peak_bytes = progress.peak_memory();
     let offset = started.attached.iter().any(|each| each.offset != lowrank_adapt::Offset::None);
     if let Some(base) = &options.base_out {
@@ -172,6 +173,7 @@ fn init_on<N: Subject>(options: &Tune, progress: &mut dyn Progress) -> Result<In
         evidence_peak_bytes: started.evidence.peak,
         evidence_seconds: started.evidence.seconds,
         start_seconds,
+        check_seconds,
         start_peak_bytes,
         captured: adaptation::captured(&started),
         verified,

@@ -8,7 +8,7 @@
 //! any number of passes from two on is allowed (theirs are even; a half step on either side is as good), and each
 //! half step is orthonormalised in f64.
 
-use faer::{Mat, MatRef};
+use faer::{Mat, MatRef, unzip, zip};
 use lowrank_record::Seed;
 
 use crate::basis::{basis_in_f64, tall_qr};
@@ -120,7 +120,7 @@ impl SubspaceIteration {
             let what = "a part of the product";
             return Err(LinalgError::Shape { what, want_rows, want_cols, rows, cols });
         }
-        self.sum += widen(product);
+        zip!(&mut self.sum, product).for_each(|unzip!(sum, part)| *sum += f64::from(*part));
         Ok(())
     }
 
@@ -146,17 +146,16 @@ impl SubspaceIteration {
     pub fn end_pass(&mut self) -> Result<(), LinalgError> {
         self.open()?;
         // Rounded here, so that a sum that someone else added up and handed over in f32 gives the same bits.
-        let product: Mat<f32> = narrow(self.sum.as_ref());
-        finite(product.as_ref())?;
-        self.sum = widen(product.as_ref());
+        zip!(&mut self.sum).for_each(|unzip!(sum)| *sum = f64::from(*sum as f32));
+        finite(self.sum.as_ref())?;
         if self.done == 0 {
             // Each column of Ω is standard normal, so E‖GΩ‖²_F = q·‖G‖²_F.
-            self.estimate = energy(product.as_ref()) / product.ncols() as f64;
+            self.estimate = energy(self.sum.as_ref()) / self.sum.ncols() as f64;
         }
         self.done += 1;
         if self.done < self.planned {
             let rows = if self.side() == Side::Forward { self.out } else { self.inp };
-            let next = Mat::zeros(rows, product.ncols());
+            let next = Mat::zeros(rows, self.sum.ncols());
             self.multiplier = narrow(basis_in_f64(std::mem::replace(&mut self.sum, next)).as_ref());
         }
         Ok(())

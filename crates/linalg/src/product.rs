@@ -1,7 +1,7 @@
 //! Products and sums whose bits do not depend on the number of threads, and the visible changes of precision and order.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, MatRef, Par, unzip, zip};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 
 use crate::{LinalgError, Real};
@@ -9,6 +9,10 @@ use crate::{LinalgError, Real};
 /// Rows (or columns) of the result that one task computes. Fixed: were it derived from the thread count, blocks would
 /// meet the kernels' edges elsewhere and round differently.
 const BLOCK: usize = 256;
+
+/// Operations below which a product's blocks are computed one after another, to the same bits: waking a sleeping thread takes longer than
+/// its share, and starts work on many layers at a time anyway.
+const ALONE: usize = 1 << 26;
 
 /// `a · b`: `[m, k] · [k, n] -> [m, n]`, in parallel on the current rayon pool, same bits on any number of threads.
 ///
@@ -30,6 +34,22 @@ pub fn multiply<T: Real>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
         return product;
     }
     let one = T::from_f64(1.0);
+    if 2 * m * n * a.ncols() < ALONE {
+        if m >= n {
+            for first in (0..m).step_by(BLOCK) {
+                let count = BLOCK.min(m - first);
+                let block = product.as_mut().subrows_mut(first, count);
+                matmul(block, Accum::Replace, a.subrows(first, count), b, one, Par::Seq);
+            }
+        } else {
+            for first in (0..n).step_by(BLOCK) {
+                let count = BLOCK.min(n - first);
+                let block = product.as_mut().subcols_mut(first, count);
+                matmul(block, Accum::Replace, a, b.subcols(first, count), one, Par::Seq);
+            }
+        }
+        return product;
+    }
     if m >= n {
         product.as_mut().par_row_chunks_mut(BLOCK).zip(a.par_row_chunks(BLOCK)).for_each(|(block, rows)| {
             matmul(block, Accum::Replace, rows, b, one, Par::Seq);
@@ -57,7 +77,7 @@ pub(crate) fn add_over_tokens(sum: &mut Mat<f64>, a: MatRef<'_, f32>, b: MatRef<
     for first in (0..a.nrows()).step_by(TOKENS) {
         let count = TOKENS.min(a.nrows() - first);
         let part = multiply(a.subrows(first, count).transpose(), b.subrows(first, count));
-        *sum += widen(part.as_ref());
+        zip!(&mut *sum, &part).for_each(|unzip!(sum, part)| *sum += f64::from(*part));
     }
 }
 
@@ -88,13 +108,17 @@ pub fn energy<T: Real>(a: MatRef<'_, T>) -> f64 {
 /// The same matrix in f64; exact.
 #[must_use]
 pub fn widen<T: Real>(a: MatRef<'_, T>) -> Mat<f64> {
-    Mat::from_fn(a.nrows(), a.ncols(), |i, j| a[(i, j)].to_f64())
+    let mut wide = Mat::zeros(a.nrows(), a.ncols());
+    zip!(&mut wide, a).for_each(|unzip!(wide, a)| *wide = a.to_f64());
+    wide
 }
 
 /// The same matrix in f32 (or f64), each entry rounded to nearest.
 #[must_use]
 pub fn narrow<T: Real>(a: MatRef<'_, f64>) -> Mat<T> {
-    Mat::from_fn(a.nrows(), a.ncols(), |i, j| T::from_f64(a[(i, j)]))
+    let mut narrow = Mat::zeros(a.nrows(), a.ncols());
+    zip!(&mut narrow, a).for_each(|unzip!(narrow, a)| *narrow = T::from_f64(*a));
+    narrow
 }
 
 /// A matrix from values in row-major order, as files and tensors hold them.
@@ -130,14 +154,17 @@ pub fn to_rows(a: MatRef<'_, f32>) -> Vec<f32> {
 /// # Errors
 /// [`LinalgError::NonFinite`].
 pub fn finite<T: Real>(a: MatRef<'_, T>) -> Result<(), LinalgError> {
-    for col in 0..a.ncols() {
-        for (row, &x) in a.col(col).iter().enumerate() {
-            if !x.to_f64().is_finite() {
-                return Err(LinalgError::NonFinite { rows: a.nrows(), cols: a.ncols(), row, col });
-            }
-        }
+    let mut all = true;
+    zip!(a).for_each(|unzip!(x)| all &= x.to_f64().is_finite());
+    if all {
+        return Ok(());
     }
-    Ok(())
+    let (rows, cols) = a.shape();
+    let place = |col: usize| a.col(col).iter().position(|x| !x.to_f64().is_finite()).map(|row| (row, col));
+    match (0..cols).find_map(place) {
+        Some((row, col)) => Err(LinalgError::NonFinite { rows, cols, row, col }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

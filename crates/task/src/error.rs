@@ -186,14 +186,6 @@ pub enum TaskError {
         /// Those that are known.
         known: String,
     },
-    /// Nothing to tell apart.
-    #[error("all {records} records have the one label {class:?}: a classification needs at least two")]
-    OneLabel {
-        /// The class.
-        class: String,
-        /// Records read.
-        records: usize,
-    },
     /// A setting outside its range.
     #[error("`{setting}` is {value}, but must be {expected}")]
     Setting {

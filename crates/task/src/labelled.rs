@@ -1,9 +1,8 @@
 //! Records with an answer that is no text to be written: a class, or a number.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
+use crate::Classes;
 use crate::error::{TaskError, json_type};
 use crate::record::{Record, Records, text};
 
@@ -147,25 +146,16 @@ pub fn label_by_answer(records: Records, goal: Goal) -> Result<Vec<Labelled>, Ta
     records.records.into_iter().map(one).collect()
 }
 
-/// The classes of records in a fixed order: by number where all of them are whole numbers, else by name.
+/// The classes of records in a fixed order, that of [`Classes::of`].
 ///
 /// # Errors
-/// [`TaskError::OneLabel`] where there is nothing to tell apart.
+/// [`TaskError::OneClass`] where there is nothing to tell apart.
 pub fn classes(records: &[Labelled]) -> Result<Vec<String>, TaskError> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for record in records {
-        if let Answer::Class(name) = &record.answer {
-            *counts.entry(name).or_default() += 1;
-        }
-    }
-    let mut names: Vec<String> = counts.keys().map(|name| (*name).to_owned()).collect();
-    if names.len() < 2 {
-        return Err(TaskError::OneLabel { class: names.pop().unwrap_or_default(), records: records.len() });
-    }
-    if names.iter().all(|name| name.parse::<i64>().is_ok()) {
-        names.sort_by_key(|name| name.parse::<i64>().unwrap_or_default());
-    }
-    Ok(names)
+    let names = records.iter().filter_map(|record| match &record.answer {
+        Answer::Class(name) => Some(name.as_str()),
+        Answer::Number(_) | Answer::Hidden => None,
+    });
+    Ok(Classes::of(names)?.names().to_vec())
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub(crate) struct Started {
     pub(crate) settings: Vec<(String, String)>,
     /// Largest difference that the start makes to sample logits.
     pub(crate) moved: f64,
+    /// Seconds that were spent on finding that out.
+    pub(crate) check_seconds: f64,
     /// What decides the numbers of a run from this start.
     pub(crate) identity: BTreeMap<String, String>,
 }
@@ -180,7 +182,8 @@ impl<N: Subject> Prepared<N> {
         // Shared with the model, which may be given others.
         self.originals = frozen(&self.model)?;
         self.model.decoder.draw_head(Seed(options.seed).at("head", "start"))?;
-        let before = sample_logits(&self.model)?;
+        let (begun, before) = (progress.now(), sample_logits(&self.model)?);
+        let mut check_seconds = progress.now() - begun;
         let kept = kept.map(|path| Kept { path, identity: &identity });
         if let Some(kept) = kept.filter(|kept| kept.path.is_file()) {
             let (plan, starts) = stored_start::read(kept, &self.plan)?;
@@ -188,7 +191,7 @@ impl<N: Subject> Prepared<N> {
                 .input(format!("the stored start {}", kept.path.display()))?;
             let moved = largest_difference(&before, &sample_logits(&self.model)?);
             let (evidence, head) = (Told::default(), self.train_head(options)?);
-            return Ok(Started { attached, head, plan, evidence, settings, moved, identity });
+            return Ok(Started { attached, head, plan, evidence, settings, moved, check_seconds, identity });
         }
         let seed = Seed(options.seed);
         let found = self.evidence(options, method, initialiser.as_deref(), progress)?;
@@ -222,9 +225,11 @@ impl<N: Subject> Prepared<N> {
         if let Some(kept) = kept {
             stored_start::write(&self.model, &attached, kept)?;
         }
+        let mounted = progress.now();
         let moved = largest_difference(&before, &sample_logits(&self.model)?);
-        let head = self.train_head(options)?;
-        Ok(Started { attached, head, plan, evidence: found.told, settings, moved, identity })
+        check_seconds += progress.now() - mounted;
+        let (evidence, head) = (found.told, self.train_head(options)?);
+        Ok(Started { attached, head, plan, evidence, settings, moved, check_seconds, identity })
     }
 
     /// Values of the head that are trained whole, biases included.

@@ -14,18 +14,11 @@ use lowrank_command::Because;
 /// Answers of a network to some rows: their shape, rows first, and values.
 type Answers = (Vec<usize>, Vec<f32>);
 
-/// Loss and score of a network on examples in their order, and what it answers where that is asked for.
+/// Refuses what is a decoder's alone, and to write answers over a file, before anything is read.
 ///
 /// # Errors
-/// [`AppError::Usage`] for options that are a decoder's, [`AppError::Failed`] with what the network says.
-pub(super) fn measured<N: Subject>(
-    options: &Evaluate,
-    network: &N,
-    examples: &[N::Example],
-    laying: N::Laying,
-    answers: &dyn Fn(&N::Rows) -> Result<Answers, AppError>,
-    progress: &mut dyn Progress,
-) -> Result<Evaluation, AppError> {
+/// [`AppError::Usage`] naming the flag or the file.
+pub(super) fn admit(options: &Evaluate) -> Result<(), AppError> {
     let of_decoders = [
         ("--questions", options.questions.is_some()),
         ("--tokens", options.tokens.is_some()),
@@ -35,10 +28,34 @@ pub(super) fn measured<N: Subject>(
     if let Some((flag, _)) = of_decoders.iter().find(|(_, given)| *given) {
         return Err(AppError::usage(format!("{flag} is for decoders: give --data alone")));
     }
-    if let Some(out) = options.dump_logits.as_deref().filter(|out| out.exists()) {
-        let out = out.display();
-        return Err(AppError::usage(format!("{out} exists already; give --dump-logits another name")));
+    refuse_written(options.dump_logits.as_deref())
+}
+
+/// Refuses to write answers over a file.
+///
+/// # Errors
+/// [`AppError::Usage`] naming it.
+pub(super) fn refuse_written(out: Option<&Path>) -> Result<(), AppError> {
+    match out.filter(|out| out.exists()) {
+        Some(out) => {
+            Err(AppError::usage(format!("{} exists already; give --dump-logits another name", out.display())))
+        }
+        None => Ok(()),
     }
+}
+
+/// Loss and score of a network on examples in their order, and what it answers where that is asked for.
+///
+/// # Errors
+/// [`AppError::Failed`] with what the network says.
+pub(super) fn measured<N: Subject>(
+    options: &Evaluate,
+    network: &N,
+    examples: &[N::Example],
+    laying: N::Laying,
+    answers: &dyn Fn(&N::Rows) -> Result<Answers, AppError>,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation, AppError> {
     let rows = in_order::<N>(examples, laying).input("batching the data")?;
     progress.begin("evaluation", rows.len() as u64);
     let (mut loss, mut weight) = (0.0, 0.0);
@@ -75,7 +92,11 @@ pub(super) fn measured<N: Subject>(
     Ok(found)
 }
 
-fn dump(out: &Path, shape: &[usize], bytes: &[u8]) -> Result<(), AppError> {
+/// Writes answers as the one tensor `logits` of a safetensors file.
+///
+/// # Errors
+/// [`AppError::Failed`] when it cannot be written.
+pub(super) fn dump(out: &Path, shape: &[usize], bytes: &[u8]) -> Result<(), AppError> {
     let entry = safetensors::Entry { name: "logits", dtype: Dtype::Real(Format::F32), shape, bytes };
     lowrank_store::atomic::write_file(out, |sink| safetensors::write_to(sink, &[entry], &Default::default()))
         .while_doing("writing the logits")

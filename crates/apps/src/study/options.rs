@@ -9,6 +9,12 @@ use super::teacher::Size;
 use super::toy::Course;
 use crate::AppError;
 
+/// More problems than this say nothing more.
+const MOST_SEEDS: u64 = 10_000;
+
+/// More steps than this are no toy.
+const MOST_STEPS: u64 = 10_000_000;
+
 /// A study. Each field is a flag and a key of the recipe file.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -63,6 +69,7 @@ impl Study {
                 ("--seeds", options.seeds.is_some()),
                 ("--tuning-seeds", options.tuning_seeds.is_some()),
                 ("--steps", options.steps.is_some()),
+                ("--seed", options.seed != 0),
                 ("--quick", options.quick),
             ];
             if let Some((flag, _)) = runs.iter().find(|(_, given)| *given) {
@@ -78,13 +85,14 @@ impl Study {
         options.seeds = options.seeds.or(Some(seeds));
         options.tuning_seeds = options.tuning_seeds.or(Some(tuning));
         options.steps = options.steps.or(Some(size.steps));
-        for (flag, number, least) in [
-            ("--seeds", options.seeds, 1),
-            ("--tuning-seeds", options.tuning_seeds, 1),
-            ("--steps", options.steps, 8),
+        for (flag, number, range) in [
+            ("--seeds", options.seeds, 1..=MOST_SEEDS),
+            ("--tuning-seeds", options.tuning_seeds, 1..=MOST_SEEDS),
+            ("--steps", options.steps, 8..=MOST_STEPS),
         ] {
-            if number.is_some_and(|number| number < least) {
-                return Err(AppError::usage(format!("{flag}: give at least {least}")));
+            if number.is_some_and(|number| !range.contains(&number)) {
+                let (least, most) = (range.start(), range.end());
+                return Err(AppError::usage(format!("{flag}: give {least} to {most}")));
             }
         }
         Ok(options)

@@ -88,16 +88,7 @@ impl Subject for Encoder {
                 model.decoder.task_layers().join(" and ")
             ));
         }
-        let context = model.decoder.config.context();
-        let max_length = match options.max_length {
-            0 => context.min(LENGTH),
-            length if length > context => {
-                return Err(AppError::usage(format!(
-                    "--max-length {length}: the model's context is {context} tokens"
-                )));
-            }
-            length => length,
-        };
+        let max_length = length(&model, options.max_length)?;
         let made = |records: &[Labelled], file: &Path| {
             sequences(records, &names, model.tokenizer()?, max_length).input(file.display())
         };
@@ -295,6 +286,20 @@ fn pearson(a: &[f32], b: &[f32]) -> f64 {
     }
     let size = (aa * bb).sqrt();
     if size > 0.0 { ab / size } else { 0.0 }
+}
+
+/// The longest sequence to use: as asked, or the context, at most 512 tokens, when 0 is asked.
+///
+/// # Errors
+/// [`AppError::Usage`] when the context is shorter.
+pub(crate) fn length(model: &Model<Encoder>, asked: usize) -> Result<usize, AppError> {
+    let context = model.decoder.config.context();
+    if asked > context {
+        return Err(AppError::usage(format!(
+            "--max-length {asked}: the model's context is {context} tokens"
+        )));
+    }
+    Ok(if asked == 0 { context.min(LENGTH) } else { asked })
 }
 
 /// What is learned in a task.

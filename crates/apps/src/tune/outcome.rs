@@ -37,6 +37,8 @@ pub struct Initialised {
     pub evidence_seconds: f64,
     /// Seconds from the opened model to the mounted adapters, the evidence included.
     pub start_seconds: f64,
+    /// Seconds of the passes before and after that see whether the start leaves the function as it was.
+    pub check_seconds: f64,
     /// Largest memory of the process meanwhile, the model included, where the system tells.
     pub start_peak_bytes: Option<u64>,
     /// What part of what it looked at the start holds, averaged over the layers, in the start's own words.

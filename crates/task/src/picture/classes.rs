@@ -7,7 +7,7 @@ use crate::error::TaskError;
 pub struct Classes(Vec<String>);
 
 impl Classes {
-    /// The classes of a data set, sorted by name; of numbers, by value.
+    /// The classes of a data set in a fixed order: by value where all of them are whole numbers, else by name.
     ///
     /// # Errors
     /// [`TaskError::NoRecords`] without any, [`TaskError::OneClass`] with one.
@@ -19,7 +19,11 @@ impl Classes {
                 names.push(name.to_owned());
             }
         }
-        names.sort_by_key(|name: &String| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
+        names.sort();
+        let numbers: Option<Vec<i64>> = names.iter().map(|name| name.parse().ok()).collect();
+        if numbers.is_some() {
+            names.sort_by_key(|name| name.parse::<i64>().ok());
+        }
         match names.as_slice() {
             [] => Err(TaskError::NoRecords),
             [class] => Err(TaskError::OneClass { records, class: class.clone() }),
@@ -85,6 +89,8 @@ mod tests {
     fn classes_are_sorted_and_more_than_one() {
         assert_eq!(classes(&["dog", "cat", "dog"]).names(), ["cat", "dog"]);
         assert_eq!(classes(&["10", "9", "0", "9"]).names(), ["0", "9", "10"]);
+        assert_eq!(classes(&["10", "-9", "0"]).names(), ["-9", "0", "10"]);
+        assert_eq!(classes(&["10", "9", "many"]).names(), ["10", "9", "many"]);
         assert!(matches!(Classes::of(std::iter::empty()), Err(TaskError::NoRecords)));
         let one = Classes::of(["cat", "cat"].into_iter()).unwrap_err().to_string();
         assert!(one.contains("all 2 records") && one.contains("cat"), "{one}");
