@@ -9,6 +9,8 @@ Prints one JSON object:
     seconds          wall time of the start alone: the model is loaded before, nothing is saved
     cpu_seconds      CPU time of the process in it, all threads together
     peak_growth_mb   peak resident memory (2^20 bytes) in it, less the resident memory before
+    converged        eva: whether its components had converged when it ended; it has no limit of its own, and is stopped after
+                     --most seconds, so that the time is then a lower bound
     energy           pissa*, olora: mean over the layers of |scale B A|^2 / |W|^2, the part of the weight's energy that is trained
 
 What is timed is PEFT's own public road: `get_peft_model` with `init_lora_weights`, behind `preprocess_loraga` or `preprocess_corda`
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--alpha", type=float, default=16)
+    parser.add_argument("--most", type=float, default=120, help="seconds after which eva is stopped")
     args = parser.parse_args()
     # Before torch is imported, or its thread pools ignore it.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
@@ -80,8 +83,24 @@ def main() -> None:
     elif args.method == "eva":
         config = LoraConfig(init_lora_weights="eva", eva_config=EvaConfig(rho=1.0, use_label_mask=False), **options)
         started = get_peft_model(model, config)
-        loader = [{"input_ids": batch, "attention_mask": torch.ones_like(batch)} for batch in batches]
-        initialize_lora_eva_weights(started, dataloader=loader, show_progress_bar=False)
+
+        class Loader:
+            """The batches over and over, as PEFT takes them, until the time is up."""
+
+            def __len__(self):
+                return len(batches)
+
+            def __iter__(self):
+                while time.perf_counter() - wall < args.most:
+                    for batch in batches:
+                        yield {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
+                raise TimeoutError
+
+        try:
+            initialize_lora_eva_weights(started, dataloader=Loader(), show_progress_bar=False)
+            converged = True
+        except TimeoutError:
+            converged = False
     else:
         started = get_peft_model(model, LoraConfig(init_lora_weights=args.method, **options))
     report = {
@@ -93,6 +112,8 @@ def main() -> None:
         "cpu_seconds": time.process_time() - cpu,
         "peak_growth_mb": memory.growth(),
     }
+    if args.method == "eva":
+        report["converged"] = converged
     shares = []
     for name, module in started.named_modules():
         if not hasattr(module, "lora_A"):

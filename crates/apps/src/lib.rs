@@ -29,6 +29,7 @@ mod questions;
 mod recipes;
 mod recompress;
 pub mod reference;
+pub mod regime;
 pub mod study;
 mod subject;
 mod training;

@@ -6,6 +6,7 @@
 
 mod collect;
 mod error;
+mod fed;
 mod followed;
 mod inputs;
 mod mount;
@@ -19,6 +20,7 @@ mod targets;
 
 pub use collect::{Calibration, Gradients, WHOLE, admits_passes, collect};
 pub use error::AttachError;
+pub use fed::fed;
 pub use followed::Followed;
 pub use inputs::{InputStatistics, collect_inputs};
 pub use mount::{Attached, StoredParts, StoredStart, Way, attach, attach_stored, restore, restore_parts};

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, value_parser};
 use lowrank_apps::{
     advise, catalogue, combine, compare, evaluate, export, generate, inspect, merge, pretrain, reference,
-    study, tune,
+    regime, study, tune,
 };
 use lowrank_command::{AppError, Progress as _, options as recipe};
 use serde::Serialize;
@@ -55,6 +55,10 @@ pub fn command() -> Command {
         .subcommand(with_recipe::<study::Study>(
             "study",
             "See whether a paper's claim holds: its scaled-down experiment, or a verdict on a comparison",
+        ))
+        .subcommand(plain::<regime::Regime>(
+            "regime",
+            "Tell whether a finished run learned richly or lazily: how far, along what, inside its start or not",
         ))
         .subcommand(plain::<merge::Merge>("merge", "Write the model with an adapter merged into its weights"))
         .subcommand(plain::<combine::Combine>(
@@ -190,6 +194,7 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
             show_result(&pretrain::pretrain(&options, &mut terminal)?, json)
         }
         "advise" => show_result(&advise::advise(&typed(matches)?, &mut terminal)?, json),
+        "regime" => show_result(&regime::regime(&typed(matches)?, &mut terminal)?, json),
         "merge" => show_result(&merge::merge(&typed(matches)?, &mut terminal)?, json),
         "combine" => show_result(&combine::combine(&typed(matches)?, &mut terminal)?, json),
         "export" => show_result(&export::export(&typed(matches)?, &mut terminal)?, json),

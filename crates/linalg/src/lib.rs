@@ -10,6 +10,7 @@
 //! Repeatability: every result is a function of its arguments alone. Decompositions run sequentially, products are cut
 //! into blocks whose size depends on the shapes only ([`multiply`]), so the number of threads changes no bit.
 
+mod alignment;
 mod basis;
 pub mod combination;
 mod components;
@@ -31,6 +32,7 @@ mod spectrum;
 mod subspace;
 mod svd;
 
+pub use alignment::{centred_alignment, representation_alignment};
 pub use components::Components;
 pub use error::LinalgError;
 pub use gram::singular_values;

@@ -1,7 +1,9 @@
 //! What layers are fed, and what a start makes of it.
 
 use lowrank_adapt::Offset;
-use lowrank_attach::{AttachError, Collected, Plan, Targets as Chosen, Way, attach, collect, collect_inputs};
+use lowrank_attach::{
+    AttachError, Collected, Plan, Targets as Chosen, Way, attach, collect, collect_inputs, fed,
+};
 use lowrank_init::{CollectedInputs, GradientMap, Initialiser, InputsWanted, methods};
 use lowrank_models::Recompute;
 use lowrank_record::Seed;
@@ -131,4 +133,31 @@ fn a_map_of_the_gradient_is_that_of_all_batches_together() {
         "a",
     );
     assert!(missing.unwrap_err().to_string().contains("rate"), "the first rate is asked for by name");
+}
+
+#[test]
+fn kept_inputs_are_those_of_which_statistics_are_made() {
+    let mut model = model();
+    let plan = plan(&model);
+    let mut batch = calibration(3, "first");
+    for row in 0..3 {
+        batch.shown[0][9 * row + 8] = false;
+    }
+    let batches = [batch];
+    let seen =
+        collect_inputs(&mut model, &plan, &batches, InputsWanted::moments(), &|site| site.rank, Seed(8))
+            .unwrap();
+    let kept = fed(&mut model, &plan, &batches[0], 1000).unwrap();
+    assert_eq!(kept.len(), plan.sites.len());
+    for site in &plan.sites {
+        let rows = kept[&site.name].as_ref();
+        assert_eq!(rows.shape(), (24, site.shape[1]), "{}", site.name);
+        let mut again = lowrank_linalg::Moments::new(site.shape[1]);
+        again.absorb(rows).unwrap();
+        assert_eq!(&again, moments(&seen.collected[seen.groups[&site.name]]), "{}", site.name);
+    }
+    let first = fed(&mut model, &plan, &batches[0], 5).unwrap();
+    let name = &plan.sites[0].name;
+    assert_eq!(first[name].as_ref(), kept[name].as_ref().subrows(0, 5));
+    assert!(model.sites().iter().all(|(_, linear)| !linear.shows_inputs()));
 }

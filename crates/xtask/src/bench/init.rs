@@ -212,11 +212,17 @@ fn row(pair: &Pair, rounds: &[Round], floor: f64) -> Result<String, String> {
         last.0.pointer("/captured/1").and_then(Value::as_f64),
         last.1.pointer("/energy").and_then(Value::as_f64),
     );
+    let stopped = last.1.pointer("/converged") == Some(&Value::Bool(false));
+    let peer_name = if stopped {
+        format!("{}, stopped before its components converged", pair.peer)
+    } else {
+        pair.peer.to_owned()
+    };
     let verdict = if ratio[1] >= pair.target { "reached" } else { "missed" };
     Ok(format!(
         "| {} | {} | {} | {} | {} | {}: {verdict} | {} / {} | {:.0} | {floor:.2} | {:.0} % | {} |\n",
         pair.ours,
-        pair.peer,
+        peer_name,
         spread(ours),
         spread(peer),
         spread(ratio),
