@@ -17,6 +17,7 @@ mod start;
 mod survey;
 mod switch;
 mod targets;
+mod turns;
 
 pub use collect::{Calibration, Gradients, WHOLE, admits_passes, collect};
 pub use error::AttachError;
