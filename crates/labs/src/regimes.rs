@@ -6,10 +6,11 @@
 //! learning in neural circuits", ICLR 2024, <https://arxiv.org/abs/2310.08513>).
 //!
 //! * [`connectivity`] draws recurrent weights of one norm, [`task`] trials, and [`train()`] trains a [`Network`] on them.
-//! * [`kernel()`], [`alignment`] and [`Spectrum`] measure; [`linear`] is the case that can be worked out.
+//! * [`course()`] is one training with all its measures: [`kernel()`], [`alignment`] and [`Spectrum`] ; [`linear`] is the case that can be worked out.
 
 pub mod alignment;
 pub mod connectivity;
+mod course;
 mod error;
 pub mod kernel;
 pub mod linear;
@@ -18,6 +19,7 @@ mod spectrum;
 pub mod task;
 mod train;
 
+pub use course::{Moved, Probes, Trained, course};
 pub use error::RegimeError;
 pub use kernel::kernel;
 pub use network::{Gradient, Network, Trace};
