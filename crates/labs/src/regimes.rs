@@ -7,6 +7,7 @@
 //!
 //! * [`connectivity`] draws recurrent weights of one norm, [`task`] trials, and [`train()`] trains a [`Network`] on them.
 //! * [`course()`] is one training with all its measures: [`kernel()`], [`alignment`] and [`Spectrum`] ; [`linear`] is the case that can be worked out.
+//! * [`study`] asks whether the paper's claim holds.
 
 pub mod alignment;
 pub mod connectivity;
@@ -16,6 +17,7 @@ pub mod kernel;
 pub mod linear;
 mod network;
 mod spectrum;
+pub mod study;
 pub mod task;
 mod train;
 
