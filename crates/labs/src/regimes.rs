@@ -7,8 +7,10 @@
 //!
 //! * [`connectivity`] draws recurrent weights of one norm, [`task`] trials, and [`train()`] trains a [`Network`] on them.
 //! * [`course()`] is one training with all its measures: [`kernel()`], [`alignment`] and [`Spectrum`] ; [`linear`] is the case that can be worked out.
+//! * [`adapter`] reads a run of `tune` in these terms, layer by layer.
 //! * [`study`] asks whether the paper's claim holds.
 
+pub mod adapter;
 pub mod alignment;
 pub mod connectivity;
 mod course;

@@ -49,7 +49,7 @@ impl LinearNetwork {
         kernel
     }
 
-    /// Follows the gradient flow to rest (residual below 1e-7 of the target), by Runge and Kutta's fourth order with steps of a tenth of the fastest
+    /// Follows the gradient flow to rest (residual below 1e-7 of the target), by Runge and Kutta's fourth order with steps of half the fastest
     /// time there is.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl LinearNetwork {
             }
             let fastest =
                 energy(self.hidden.as_ref()) + self.readout.iter().map(|w| w * w).sum::<f64>() + left;
-            self.step(target, 0.1 / fastest);
+            self.step(target, 0.5 / fastest);
         }
         let residual = norm(&self.residual(target)) / size;
         Err(RegimeError::NotAtRest { steps: MOST_STEPS, residual })

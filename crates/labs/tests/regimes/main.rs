@@ -1,5 +1,6 @@
 //! The invariants of the analysis of regimes, against definitions and finite differences.
 
+mod adapter;
 mod connectivity;
 mod derivatives;
 mod linear;
