@@ -79,6 +79,7 @@ pub struct Trained {
     /// Whether the change lies along the start.
     pub singular: Option<SingularAlignment>,
     /// Number of steps and mean loss of the batches before it, for plots.
+    #[serde(skip)]
     pub curve: Vec<(usize, f64)>,
     /// `W_T − W₀`.
     #[serde(skip)]
@@ -97,7 +98,7 @@ impl Trained {
 /// the same ones for every start.
 ///
 /// # Errors
-/// [`RegimeError::Diverged`]; what the network or a measure refuses.
+/// [`RegimeError::Diverged`], also where the loss of a dead network is finite and its weights are not; what the network or a measure refuses.
 pub fn course(
     task: &dyn Task,
     recurrent: Mat<f64>,
@@ -116,6 +117,9 @@ pub fn course(
         }
         Ok(())
     })?;
+    if !lowrank_linalg::energy(network.recurrent.as_ref()).is_finite() {
+        return Err(RegimeError::Diverged { iteration: end, rate: training.rate });
+    }
     let (from, to) = (before.network.recurrent.as_ref(), network.recurrent.as_ref());
     let after = before.states(&network);
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;

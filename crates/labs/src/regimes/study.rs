@@ -11,7 +11,7 @@ mod statement;
 mod theory;
 
 pub use arm::{Arm, Kind, Size};
-pub use note::note;
+pub use note::{json, note};
 pub use page::page;
 pub use statement::{Bound, Found, Role, Statement, Verdict};
 pub use theory::Case;
@@ -199,6 +199,9 @@ fn not_shown(size: &Size, series: &[Series]) -> Vec<String> {
          a task."
             .to_owned(),
         "Signs and structure hold at the start only; training is free to change them.".to_owned(),
+        "Starts with structure are compared at an equal spectral radius alone: at an equal Frobenius norm those with an outlier (Soules, Dale with \
+         excitation ahead, chains) have radii of 3 to 8 and kill the network in its first batches, as a first run showed."
+            .to_owned(),
     ];
     for each in series {
         let lost = each.runs.iter().filter(|run| run.is_none()).count();

@@ -1,5 +1,7 @@
 //! The invariants of the analysis of regimes, against definitions and finite differences.
 
+#![allow(clippy::unwrap_used, reason = "clippy sees only the #[test] functions here as tests")]
+
 mod adapter;
 mod connectivity;
 mod derivatives;

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use lowrank_command::page::Table;
+use lowrank_command::{AppError, Because};
+use serde_json::Value;
 
 use super::{Studied, page};
 
@@ -52,6 +54,30 @@ pub fn note(studied: &Studied, command: &str) -> String {
         "\n[`result.json`](result.json) holds every run, [`report.html`](report.html) the curves.\n"
     );
     note
+}
+
+/// The study as JSON, numbers to six digits: more would be digits of a single run on noise.
+///
+/// # Errors
+/// [`AppError::Failed`].
+pub fn json(studied: &Studied) -> Result<String, AppError> {
+    let mut value = serde_json::to_value(studied).while_doing("writing the result")?;
+    round(&mut value);
+    Ok(serde_json::to_string(&value).while_doing("writing the result")? + "\n")
+}
+
+fn round(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(round),
+        Value::Object(fields) => fields.iter_mut().for_each(|(_, value)| round(value)),
+        Value::Number(number) if number.is_f64() => {
+            let short = number.as_f64().and_then(|number| format!("{number:.5e}").parse::<f64>().ok());
+            if let Some(short) = short.and_then(serde_json::Number::from_f64) {
+                *number = short;
+            }
+        }
+        _ => {}
+    }
 }
 
 fn markdown(note: &mut String, table: &Table) {

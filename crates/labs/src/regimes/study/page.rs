@@ -20,7 +20,12 @@ impl Series {
     }
 
     fn cell(&self, of: impl Fn(&Trained) -> f64, digits: usize) -> String {
-        self.mean(of).map_or_else(|| "–".to_owned(), |mean| mean.with_half(digits))
+        match self.mean(of) {
+            None => "–".to_owned(),
+            // Of runs that exploded; an interval means nothing there.
+            Some(mean) if mean.mean.abs() >= 1e4 => format!("{:.0e}", mean.mean),
+            Some(mean) => mean.with_half(digits),
+        }
     }
 }
 
@@ -62,12 +67,13 @@ pub(super) fn statements(studied: &Studied) -> Table {
             each.numbers(),
             each.count.to_string(),
             each.found.word().to_owned(),
+            each.remark.clone(),
         ]
     });
     Table {
         caption: "Statements".to_owned(),
         note: "The mean over the seeds with its 95 % interval; on the linear network the largest deviation of its cases.".to_owned(),
-        head: head(&["", "statement", "wanted", "found", "numbers", ""]),
+        head: head(&["", "statement", "wanted", "found", "numbers", "", "remark"]),
         rows: rows.collect(),
         ..Table::default()
     }

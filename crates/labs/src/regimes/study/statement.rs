@@ -65,6 +65,8 @@ pub struct Statement {
     pub value: Option<Interval>,
     /// Numbers that were there.
     pub count: usize,
+    /// What a reader has to know beside it; empty where there is nothing.
+    pub remark: String,
 }
 
 impl Statement {
@@ -89,14 +91,19 @@ impl Statement {
                 _ => Found::Open,
             }
         });
-        Statement { role, says, bound, found, value, count: numbers.len() }
+        Statement { role, says, bound, found, value, count: numbers.len(), remark: String::new() }
+    }
+
+    /// With a remark.
+    pub(super) fn remarked(self, remark: String) -> Statement {
+        Statement { remark, ..self }
     }
 
     /// What the numbers came to: `+0.031 [+0.012, +0.050]`.
     #[must_use]
     pub fn numbers(&self) -> String {
         match (self.value, self.bound) {
-            (Some(value), Bound::AtMost(_)) => format!("{:.5}", value.mean),
+            (Some(value), Bound::AtMost(_)) => format!("{:.1e}", value.mean),
             (Some(Interval { mean, low: Some(low), high: Some(high) }), _) => {
                 format!("{} [{}, {}]", signed(mean, 3), signed(low, 3), signed(high, 3))
             }
@@ -193,9 +200,17 @@ pub(super) fn verdict(statements: &[Statement]) -> (Verdict, Vec<String>) {
     let [holds, fails, open, missing] = of(Role::Control);
     sentences.push(format!(
         "Of {} statements at an equal first singular value or spectral radius {holds} hold, {fails} fail, {open} are open and {missing} could not be \
-         judged: where they do not hold, the Frobenius norm that all ranks share does not single rank out as the cause.",
+         judged. Where they do not hold, it is not shown that rank is the cause: at one Frobenius norm a low rank has a larger first singular \
+         value.",
         holds + fails + open + missing
     ));
+    let unequal = statements.iter().filter(|each| !each.remark.is_empty()).count();
+    if unequal > 0 {
+        sentences.push(format!(
+            "{unequal} statements, remarked as such, compare networks that did not learn equally well: one that learned little is lazy for that reason, \
+             one that died has no kernel left."
+        ));
+    }
     sentences
         .push("Each interval is of its statement alone; of twenty such, one is wrong by chance.".to_owned());
     (verdict, sentences)
