@@ -21,12 +21,12 @@ pub use outcome::{Compared, Entry, Planned};
 pub use store::{Finished, Tried};
 
 use crate::adaptation::{Cost, Prepared, energies, measure};
-pub use crate::interval::Interval;
 use crate::subject::{Kind, Subject, kind};
 use crate::{AppError, Progress, adaptation, output};
 use budget::{Work, duration};
 use candidate::Candidate;
 use lowrank_command::Because;
+pub use lowrank_command::Interval;
 use runs::{Course, Halves};
 use store::Begun;
 

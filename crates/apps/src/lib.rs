@@ -18,7 +18,6 @@ pub mod export;
 pub mod generate;
 mod ground;
 pub mod inspect;
-mod interval;
 pub mod merge;
 mod model;
 mod objective;

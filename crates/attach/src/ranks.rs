@@ -37,7 +37,7 @@ impl Plan {
             return Ok(self.clone());
         }
         let layers: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
-        let choose = |site: &Site| {
+        let choose = |site: &Site| -> Result<Site, AttachError> {
             let [out, inp] = site.shape;
             let weight = frozen(&layers, site)?;
             let values = initialiser.needs().contains(&Need::Weight).then(|| weight.to_f32());

@@ -1,9 +1,11 @@
 //! A self-contained page of a run: facts, curves as inline SVG, and a table of sites. No script, no network.
 
+mod heat_map;
 mod plot;
 
 use std::fmt::Write as _;
 
+pub use heat_map::HeatMap;
 pub use plot::{Bar, Line, Plot};
 
 use crate::AppError;
@@ -21,6 +23,8 @@ pub struct Page {
     pub plots: Vec<Plot>,
     /// Tables with a caption, a head and rows, above the plots.
     pub tables: Vec<Table>,
+    /// Shaded tables, below those.
+    pub heat_maps: Vec<HeatMap>,
     /// Tables below the plots, folded up.
     pub details: Vec<Table>,
     /// A text shown as it is: the recipe.
@@ -50,7 +54,7 @@ h1{font-size:1.45rem;margin-bottom:1rem}h2{font-size:1.08rem;margin:2.2rem 0 .4r
 .verdict{background:var(--box);border-left:4px solid var(--mark);padding:.6rem 1.1rem;border-radius:3px}.verdict p{margin:.45rem 0}\
 .legend{margin:.2rem 0;font-size:.9rem}.legend span{margin-right:1.4rem;white-space:nowrap}.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
 td,th{padding:.28rem 1rem .28rem 0;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}\
-th{font-weight:600;color:var(--quiet)}.data td+td,.data th+th{text-align:right}.data td{white-space:nowrap}\
+th{font-weight:600;color:var(--quiet)}.data td+td,.data th+th{text-align:right}.data td{white-space:nowrap}.heat td+td{padding:.28rem .6rem}\
 tr.best td{font-weight:600}tr.best td:first-child{box-shadow:inset 3px 0 var(--mark);padding-left:.5rem}\
 .facts td:first-child{color:var(--quiet)}.facts{margin-top:1.2rem}summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .4rem}\
 pre{background:var(--box);padding:1rem;overflow:auto;border-radius:3px}svg{max-width:100%;height:auto}\
@@ -78,6 +82,13 @@ impl Page {
         for each in self.tables.iter().filter(|table| !table.rows.is_empty()) {
             let _ = writeln!(html, "<h2>{}</h2>", escape(&each.caption));
             table(&mut html, each, "data");
+        }
+        for map in self.heat_maps.iter().filter(|map| !map.is_empty()) {
+            let _ = writeln!(html, "<h2>{}</h2>", escape(&map.caption));
+            if !map.note.is_empty() {
+                let _ = writeln!(html, "<p class=\"note\">{}</p>", escape(&map.note));
+            }
+            html.push_str(&map.html());
         }
         let facts = Table {
             rows: self.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
@@ -157,6 +168,11 @@ pub fn dashed(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
+/// A number with its sign, a true minus: `+0.031`.
+pub fn signed(value: f64, digits: usize) -> String {
+    format!("{value:+.digits$}").replace('-', "−")
+}
+
 /// The names above the columns of a table.
 pub fn head(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|&column| column.to_owned()).collect()
@@ -179,6 +195,7 @@ mod tests {
         let page = Page { title: "x & y".to_owned(), plots: vec![plot], ..Page::default() };
         let html = page.html().unwrap();
         assert!(html.contains("<polygon"), "the band");
+        assert!(!html.contains("class=\"data heat\""), "no heat map where there is none");
         assert!(html.contains("<svg") && html.contains("x &amp; y") && !html.contains("a<b"));
         // The name of a namespace is no address: nothing is loaded from anywhere.
         let addresses = html.replace("http://www.w3.org/2000/svg", "");

@@ -15,6 +15,7 @@ pub(super) fn page<N: Subject>(prepared: &Prepared<N>, options: &Advise, advice:
         facts: facts(prepared, options, advice),
         tables: vec![methods(advice), costs(advice)],
         plots: plots(advice),
+        heat_maps: Vec::new(),
         details: vec![spectra(advice), ranks(advice), seen(advice)],
         recipe: String::new(),
     }

@@ -13,8 +13,8 @@ use super::store::{Finished, Tried};
 use super::verdict::{Score, Verdict, difference, verdict};
 use crate::adaptation::{Cost, DryRun, Predicted, Prepared, mebibytes, table};
 use crate::choices::TaskChoice;
-use crate::interval::Interval;
 use crate::subject::Subject;
+use lowrank_command::Interval;
 use lowrank_command::page::{dashed, wrapped};
 
 /// One method, compared.

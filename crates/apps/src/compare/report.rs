@@ -26,6 +26,7 @@ pub(super) fn page<N: Subject>(
         facts: facts(prepared, options, compared),
         plots: plots(methods, compared.unit),
         tables: vec![result(compared), starts(methods)],
+        heat_maps: Vec::new(),
         details: vec![seeds(methods), rates(methods)],
         recipe: recipe.to_owned(),
     }

@@ -1,6 +1,6 @@
 //! What a comparison comes to, in words that say when a difference is noise.
 
-use crate::interval::Interval;
+use lowrank_command::Interval;
 
 /// A method as it is judged.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! What a run comes to in words, and its page.
 
-use lowrank_command::page::{Line, Page, Plot, Table, dashed, head};
+use lowrank_command::page::{HeatMap, Line, Page, Plot, Table, dashed, head};
 
 use super::Found;
 use super::site::SiteRegime;
@@ -104,8 +104,47 @@ pub(super) fn page(found: &Found) -> Page {
                 ],
             ),
         ],
+        heat_maps: vec![moved(found)],
         details: Vec::new(),
         recipe: String::new(),
+    }
+}
+
+/// The block and the kind of a layer, by the number in its name: `model.layers.3.mlp.up_proj` is block `model.layers.3`, kind `mlp.up_proj`.
+fn block_and_kind(name: &str) -> (&str, &str) {
+    let mut end = 0;
+    for part in name.split('.') {
+        end += part.len() + 1;
+        if part.parse::<u32>().is_ok() && end < name.len() {
+            return (&name[..end - 1], &name[end..]);
+        }
+    }
+    ("", name)
+}
+
+fn moved(found: &Found) -> HeatMap {
+    let (mut rows, mut columns): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for site in &found.sites {
+        let (block, kind) = block_and_kind(&site.name);
+        for (all, one) in [(&mut rows, block), (&mut columns, kind)] {
+            if !all.iter().any(|known| known == one) {
+                all.push(one.to_owned());
+            }
+        }
+    }
+    let value = |row: &String, column: &String| {
+        let is_it = |site: &&SiteRegime| block_and_kind(&site.name) == (row.as_str(), column.as_str());
+        found.sites.iter().find(is_it).map(|site| 100.0 * site.relative_change)
+    };
+    let values = rows.iter().map(|row| columns.iter().map(|column| value(row, column)).collect()).collect();
+    HeatMap {
+        caption: "Where the weights moved".to_owned(),
+        note: "Norm of the learned change, per cent of the weight's; blocks down, kinds of layers across."
+            .to_owned(),
+        rows,
+        columns,
+        values,
+        digits: 2,
     }
 }
 
@@ -135,5 +174,17 @@ fn layers(found: &Found) -> Table {
         ]),
         rows: rows.collect(),
         marked: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_fall_into_blocks_and_kinds() {
+        assert_eq!(block_and_kind("model.layers.3.mlp.up_proj"), ("model.layers.3", "mlp.up_proj"));
+        assert_eq!(block_and_kind("lm_head"), ("", "lm_head"));
+        assert_eq!(block_and_kind("layer.2"), ("", "layer.2"));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::interval::Interval;
+use lowrank_command::Interval;
 
 /// The arm that stands for the network before it learns anything.
 pub(super) const BEFORE: &str = "before";

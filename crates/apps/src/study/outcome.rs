@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::arm::Part;
 use super::claim::{At, Found, Judged, Measure, Role, Term, Verdict};
 use super::experiment::Paper;
-use crate::interval::Interval;
+use lowrank_command::Interval;
 
 /// A rate that was tried for an arm.
 #[derive(Debug, Clone, PartialEq, Serialize)]

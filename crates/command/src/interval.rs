@@ -16,7 +16,8 @@ pub struct Interval {
 impl Interval {
     /// Of independent values: `mean ± t·s/√n`, t with n − 1 degrees of freedom. For paired runs the values are differences.
     /// `None` of no values.
-    pub(crate) fn of(values: &[f64]) -> Option<Interval> {
+    #[must_use]
+    pub fn of(values: &[f64]) -> Option<Interval> {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         match values.len() {
@@ -30,8 +31,19 @@ impl Interval {
         }
     }
 
+    /// A mean with half of its interval: `0.654 ± 0.012`; the mean alone where there is one value.
+    #[must_use]
+    pub fn with_half(&self, digits: usize) -> String {
+        let mean = self.mean;
+        match self.high {
+            Some(high) => format!("{mean:.digits$} ± {:.digits$}", high - mean),
+            None => format!("{mean:.digits$}"),
+        }
+    }
+
     /// Whether zero lies outside: a difference that chance explains in less than one case of twenty.
-    pub(crate) fn is_clear(&self) -> bool {
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
         matches!((self.low, self.high), (Some(low), Some(high)) if low > 0.0 || high < 0.0)
     }
 }
