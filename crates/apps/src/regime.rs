@@ -74,7 +74,7 @@ impl fmt::Display for Found {
             )?;
         }
         for line in &self.words {
-            writeln!(f, "{}", wrapped(line, 100))?;
+            writeln!(f, "{}", wrapped(line, 80))?;
         }
         write!(f, "report: {}", self.report.display())
     }
