@@ -11,6 +11,7 @@ use lowrank_apps::{
     regime, study, tune,
 };
 use lowrank_command::{AppError, Progress as _, options as recipe};
+use lowrank_labs::study as laboratory;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -175,6 +176,12 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
         }
         "study" => {
             let options = options::<study::Study>(matches)?;
+            if options.name.as_deref().is_some_and(|name| laboratory::find(name).is_some()) {
+                return of_laboratory(&options, matches, &mut terminal, json);
+            }
+            if options.name.is_none() && options.verdict.is_none() {
+                return list_studies(&options, &mut terminal, json);
+            }
             if matches.get_flag("print-recipe") {
                 return print_out(&study::recipe(&options)?);
             }
@@ -227,6 +234,51 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
         "reference" => show_result(&reference::reference(&typed(matches)?)?, json),
         other => Err(AppError::usage(format!("unknown command {other}"))),
     }
+}
+
+/// A study of the laboratories: it has fewer choices than one of adapters.
+fn of_laboratory(
+    options: &study::Study,
+    matches: &ArgMatches,
+    terminal: &mut Terminal,
+    json: bool,
+) -> Result<(), AppError> {
+    let name = options.name.clone().unwrap_or_default();
+    let others = [
+        ("--steps", options.steps.is_some()),
+        ("--tuning-seeds", options.tuning_seeds.is_some()),
+        ("--verdict", options.verdict.is_some()),
+    ];
+    if let Some((flag, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(AppError::usage(format!("{flag} is of studies of adapters; {name} has none")));
+    }
+    let study::Study { seeds, seed, quick, ref run, overwrite, .. } = *options;
+    let asked = laboratory::Asked { name, seeds, seed, quick, run: run.clone(), overwrite };
+    if matches.get_flag("print-recipe") {
+        return print_out(&asked.recipe()?);
+    }
+    if matches.get_flag("dry-run") {
+        let (asked, listed) = (asked.resolved()?, laboratory::find(&asked.name));
+        let listed = listed.map(ToString::to_string).unwrap_or_default();
+        return print_out(&format!("{listed}\n{} problems\n", asked.seeds.unwrap_or_default()));
+    }
+    show_result(&laboratory::study(&asked, terminal)?, json)
+}
+
+/// Every study, of adapters and of the laboratories.
+fn list_studies(options: &study::Study, terminal: &mut Terminal, json: bool) -> Result<(), AppError> {
+    let of_adapters = study::study(options, terminal)?;
+    if json {
+        let lists = [serde_json::to_value(of_adapters), serde_json::to_value(laboratory::STUDIES)];
+        let mut all = Vec::new();
+        for list in lists {
+            let list = list.map_err(|error| AppError::failed(error.to_string()))?;
+            all.extend(list.as_array().cloned().unwrap_or_default());
+        }
+        return print_out(&format!("{:#}\n", serde_json::Value::Array(all)));
+    }
+    let of_laboratories = laboratory::STUDIES.map(|listed| format!("{listed}\n")).concat();
+    print_out(&format!("{of_adapters}{of_laboratories}"))
 }
 
 /// Options from flags alone.

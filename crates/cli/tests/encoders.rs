@@ -251,8 +251,26 @@ fn a_big_bench_task_is_learned_without_its_empty_examples_and_evaluated() {
     let found: Value = serde_json::from_str(&folder.succeed(&adapted)).unwrap();
     assert_eq!(found["score"]["name"], "accuracy");
     assert_eq!(tensors(&folder.path().join("l.safetensors"))["logits"], json!([40, 2]));
+    // Answers are in the order of the data, however batches are sorted: the same data turned round.
+    examples.truncate(40);
+    examples.reverse();
+    folder.file("turned.json", &json!({"name": "t", "examples": examples}).to_string());
+    let turned =
+        ["--data", "turned.json", "--quiet", "--adapter", "run/adapter", "--dump-logits", "m.safetensors"];
+    folder.succeed(&[&eval[..5], &turned].concat());
+    let answers = |name: &str| -> Vec<[u8; 8]> {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap();
+        bytes[bytes.len() - 40 * 8..].as_chunks::<8>().0.to_vec()
+    };
+    let (there, mut back) = (answers("l.safetensors"), answers("m.safetensors"));
+    back.reverse();
+    assert_eq!(there, back);
+    assert!(there.iter().any(|row| row != &there[0]), "answers differ between texts");
     folder.refuse(&eval[..7], 2, &["--adapter"]);
     folder.refuse(&[&eval[..5], &["--data", "task.json", "--tokens", "x.json"]].concat(), 2, &["--tokens"]);
+    folder.refuse(&[&eval[..7], &["--loss-on", "all"]].concat(), 2, &["--loss-on"]);
+    let hidden = ["eval", "--model", "encoder", "--task", "masked-lm", "--data", "task.json"];
+    folder.refuse(&[&hidden[..], &["--dump-logits", "h.safetensors"]].concat(), 2, &["--dump-logits"]);
 }
 
 #[test]

@@ -77,7 +77,10 @@ pub(super) fn measured<N: Subject>(
     found.score = network.score(&rows).while_doing("running the model")?;
     if let Some(out) = &options.dump_logits {
         let mut all = (Vec::new(), Vec::new());
-        for each in &rows {
+        // One at a time: batches are sorted by length, and answers are told in the order of the data.
+        let alone = |example| in_order::<N>(std::slice::from_ref(example), laying).input("batching the data");
+        let each_alone = examples.iter().map(alone).collect::<Result<Vec<_>, _>>()?;
+        for each in each_alone.iter().flatten() {
             let (shape, values) = answers(each)?;
             all.0 = match all.0.as_slice() {
                 [] => shape,

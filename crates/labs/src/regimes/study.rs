@@ -22,6 +22,8 @@ use lowrank_record::Seed;
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 
+use crate::study::Finished;
+
 use super::connectivity::gaussian;
 use super::task::{Context, MatchToSample, TwoAlternative};
 use super::{Probes, RegimeError, Task, Trained, Training, course};
@@ -114,6 +116,27 @@ pub fn study(size: &Size, progress: &mut dyn Progress) -> Result<Studied, AppErr
         theory,
         series,
         not_shown,
+    })
+}
+
+/// The study as the laboratories' list runs it.
+///
+/// # Errors
+/// As [`study`].
+pub(crate) fn listed(asked: crate::study::Size, progress: &mut dyn Progress) -> Result<Finished, AppError> {
+    let whole = if asked.quick { Size::quick() } else { Size::full() };
+    let size = Size { seeds: asked.seeds, first_seed: asked.first, ..whole };
+    let studied = study(&size, progress)?;
+    let line = |each: &Statement| {
+        format!("{:<7} {:<7} {}: {}", each.found.word(), each.role.word(), each.says, each.numbers())
+    };
+    Ok(Finished {
+        json: json(&studied)?,
+        title: studied.title.clone(),
+        statements: studied.statements.iter().map(line).collect(),
+        sentences: studied.sentences.clone(),
+        page: page(&studied),
+        note: Box::new(move |command| note(&studied, command)),
     })
 }
 
