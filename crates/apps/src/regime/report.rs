@@ -80,12 +80,12 @@ pub(super) fn page(found: &Found) -> Page {
         title: format!("lowrank regime: {} on {}", found.init, found.model),
         verdict: found.words.clone(),
         facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        tables: vec![layers(found)],
+        tables: Vec::new(),
         plots: vec![
             plot(
                 "How far each weight moved",
-                "‖ΔW‖ / ‖W‖",
-                vec![("change", numbered(&|site| Some(site.relative_change)))],
+                "norm of the change, % of the weight's",
+                vec![("change", numbered(&|site| Some(100.0 * site.relative_change)))],
             ),
             plot(
                 "Directions",
@@ -105,7 +105,7 @@ pub(super) fn page(found: &Found) -> Page {
             ),
         ],
         heat_maps: vec![moved(found)],
-        details: Vec::new(),
+        details: vec![layers(found)],
         recipe: String::new(),
     }
 }
