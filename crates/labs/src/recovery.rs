@@ -16,6 +16,7 @@ mod rebalance;
 mod solver;
 mod start;
 mod steps;
+pub mod study;
 
 pub use descent::Descent;
 pub use error::RecoveryError;
