@@ -48,6 +48,9 @@ pub(super) fn across<T>(runs: &[&Vec<T>], of: impl Fn(&[&T]) -> f64) -> Vec<f64>
     (0..problems).map(|problem| of(&runs.iter().map(|runs| &runs[problem]).collect::<Vec<_>>())).collect()
 }
 
+/// A number of a run.
+pub(super) type Cell<'a, S, T> = &'a dyn Fn(&S, &T) -> f64;
+
 /// A table with a row a setting, the cells spreads over the problems.
 pub(super) fn grid<S, T>(
     caption: &str,
@@ -56,7 +59,7 @@ pub(super) fn grid<S, T>(
     settings: &[S],
     runs: &[Vec<T>],
     name: impl Fn(&S) -> Vec<String>,
-    cells: &[&dyn Fn(&S, &T) -> f64],
+    cells: &[Cell<'_, S, T>],
 ) -> Grid {
     let rows = settings.iter().zip(runs).map(|(setting, runs)| {
         let mut row = name(setting);

@@ -42,6 +42,14 @@ const RATIO: f64 = 1.0 / 3.0;
 /// The step before which the factors are rebalanced.
 const CHANGE: usize = 400;
 
+/// Columns, size of the start and steps of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Plan {
+    k: usize,
+    alpha: f64,
+    steps: usize,
+}
+
 /// What is made of the factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -88,13 +96,11 @@ impl Way {
         a: &dyn Measurement,
         y: &[f64],
         truth: &Truth,
-        k: usize,
-        alpha: f64,
-        steps: usize,
-        seed: Seed,
+        plan: Plan,
+        seed: u64,
     ) -> Result<Followed, RecoveryError> {
-        let start = self.start(&Problem::new(a, y)?, k, alpha, seed)?;
-        follow(self.descent(STEP, steps), a, y, &start, truth)
+        let start = self.start(&Problem::new(a, y)?, plan.k, plan.alpha, Seed(seed))?;
+        follow(self.descent(STEP, plan.steps), a, y, &start, truth)
     }
 }
 

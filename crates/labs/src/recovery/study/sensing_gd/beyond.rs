@@ -5,7 +5,7 @@ use lowrank_command::{AppError, Progress};
 use lowrank_record::Seed;
 
 use super::full::{N, VALUES};
-use super::{STEP, Way};
+use super::{Plan, STEP, Way};
 use crate::recovery::study::Size;
 use crate::recovery::study::course::{across, grid, over_seeds};
 use crate::recovery::study::fit;
@@ -142,7 +142,7 @@ fn conditions(size: Size, progress: &mut dyn Progress) -> Result<Measured, AppEr
     let run = |&((_, values, k), arm): &(&(String, Vec<f64>, usize), Arm), seed: u64| {
         let (truth, all, y) = whole(values, Seed(seed))?;
         match arm {
-            Arm::Plain(way) => way.run(&all, &y, &truth, *k, 0.5, steps, Seed(seed)),
+            Arm::Plain(way) => way.run(&all, &y, &truth, Plan { k: *k, alpha: 0.5, steps }, seed),
             Arm::Scaled => {
                 let start = Way::Asymmetric.start(&Problem::new(&all, &y)?, *k, 0.5, Seed(seed))?;
                 let descent = Way::Asymmetric.descent(0.3, steps).preconditioned(1e-2);
@@ -174,14 +174,14 @@ fn noise(size: Size, progress: &mut dyn Progress) -> Result<Measured, AppError> 
     const SIDE: usize = 20;
     let (columns, steps): (&[usize], usize) = if size.quick { (&[2, 4], 1000) } else { (&[2, 4, 8], 4000) };
     let (measurements, deviation) = (800, 0.1);
-    let run = |&k: &usize, seed: u64| {
-        let seed = Seed(seed);
+    let run = |&k: &usize, problem: u64| {
+        let seed = Seed(problem);
         let truth = Truth::new(SIDE, &[1.0, 0.8], seed)?;
         let a = DenseSensing::gaussian(SIDE, SIDE, measurements, seed)?;
         let draws = seed.at("study", "noise").normal(measurements);
         let y: Vec<f64> =
             truth.observed(&a).iter().zip(draws).map(|(y, draw)| y + deviation * f64::from(draw)).collect();
-        Way::Asymmetric.run(&a, &y, &truth, k, 0.3, steps, seed)
+        Way::Asymmetric.run(&a, &y, &truth, Plan { k, alpha: 0.3, steps }, problem)
     };
     let runs = over_seeds("noise", size, columns, progress, run)?;
     let share = |k: usize| deviation * deviation * (SIDE * k) as f64 / measurements as f64;

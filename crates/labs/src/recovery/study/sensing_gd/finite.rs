@@ -3,7 +3,7 @@
 use lowrank_command::{AppError, Progress};
 use lowrank_record::Seed;
 
-use super::Way;
+use super::{Plan, Way};
 use crate::recovery::study::Size;
 use crate::recovery::study::course::{across, grid, over_seeds};
 use crate::recovery::study::fit;
@@ -26,11 +26,10 @@ struct Setting {
 }
 
 fn run(setting: &Setting, seed: u64) -> Result<Followed, RecoveryError> {
-    let seed = Seed(seed);
-    let truth = Truth::new(N, &VALUES, seed)?;
-    let a = DenseSensing::gaussian(N, N, setting.ratio * N * VALUES.len(), seed)?;
+    let truth = Truth::new(N, &VALUES, Seed(seed))?;
+    let a = DenseSensing::gaussian(N, N, setting.ratio * N * VALUES.len(), Seed(seed))?;
     let y = truth.observed(&a);
-    setting.way.run(&a, &y, &truth, K, ALPHA, setting.steps, seed)
+    setting.way.run(&a, &y, &truth, Plan { k: K, alpha: ALPHA, steps: setting.steps }, seed)
 }
 
 pub(super) fn measured(size: Size, progress: &mut dyn Progress) -> Result<Measured, AppError> {

@@ -3,7 +3,7 @@
 use lowrank_command::{AppError, Progress};
 use lowrank_record::Seed;
 
-use super::{RATIO, STEP, Way};
+use super::{Plan, RATIO, STEP, Way};
 use crate::recovery::study::Size;
 use crate::recovery::study::course::{across, grid, over_seeds};
 use crate::recovery::study::fit::{self, Fit};
@@ -36,14 +36,13 @@ struct Run {
 
 impl Run {
     fn new(setting: &Setting, seed: u64) -> Result<Run, RecoveryError> {
-        let seed = Seed(seed);
-        let truth = Truth::new(N, &VALUES, seed)?;
+        let truth = Truth::new(N, &VALUES, Seed(seed))?;
         let all = Identity::new(N, N)?;
         let y = truth.observed(&all);
         let Setting { way, k, alpha, steps } = *setting;
-        let followed = way.run(&all, &y, &truth, k, alpha, steps, seed)?;
+        let followed = way.run(&all, &y, &truth, Plan { k, alpha, steps }, seed)?;
         let least = |values: Vec<f64>| values.first().copied().unwrap_or(f64::NAN);
-        let start = way.start(&Problem::new(&all, &y)?, k, alpha, seed)?;
+        let start = way.start(&Problem::new(&all, &y)?, k, alpha, Seed(seed))?;
         let least = (least(start.imbalance()?), least(followed.solution.factors.imbalance()?));
         Ok(Run { followed, least })
     }
