@@ -6,6 +6,7 @@
 //! goes, and a [`Solver`] gives a [`Solution`], which says why it ended. The two papers behind it: Ma and Fattahi (2023) on
 //! sub-gradients from a small start, Xiong, Ding and Du (2024) on over-parameterised symmetric and asymmetric descent.
 
+pub mod command;
 mod descent;
 mod dot;
 mod error;

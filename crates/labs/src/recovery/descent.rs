@@ -104,39 +104,58 @@ impl Descent {
         Ok(())
     }
 
-    /// D applied to the factors, in the directions of the step.
+    /// The directions of the step, and `⟨∂f, direction⟩` in units of the step, which Polyak's rules divide by.
     fn directions(
         &self,
         left: Mat<f64>,
         right: Mat<f64>,
         factors: &Factors,
-    ) -> Result<(Mat<f64>, Option<Mat<f64>>), RecoveryError> {
-        let (left, right) = match self.form {
-            Form::Symmetric => (Scale(0.5) * (left + right), None),
-            Form::Asymmetric => (left, Some(right)),
-        };
-        let Some(damping) = self.precondition else { return Ok((left, right)) };
-        let to_left = multiply(left.as_ref(), inverse_gram(&factors.right, damping)?.as_ref());
-        let to_right = match right {
-            Some(right) => Some(multiply(right.as_ref(), inverse_gram(&factors.left, damping)?.as_ref())),
-            None => None,
-        };
-        Ok((to_left, to_right))
+    ) -> Result<Directions, RecoveryError> {
+        match self.form {
+            Form::Symmetric => {
+                let gradient = Scale(0.5) * (left + right);
+                let to_left = self.scaled(&gradient, &factors.left)?;
+                // ∂f of U·Uᵀ is 2·D·U, and a step of η moves U by η·D·U.
+                let along = 2.0 * inner(&gradient, &to_left);
+                Ok(Directions { to_left, to_right: None, along })
+            }
+            Form::Asymmetric => {
+                let (to_left, to_right) =
+                    (self.scaled(&left, &factors.right)?, self.scaled(&right, &factors.left)?);
+                let along = inner(&left, &to_left) + inner(&right, &to_right);
+                Ok(Directions { to_left, to_right: Some(to_right), along })
+            }
+        }
     }
 
-    fn stepped(
-        &self,
-        factors: &Factors,
-        step: f64,
-        to_left: &Mat<f64>,
-        to_right: Option<&Mat<f64>>,
-    ) -> Factors {
-        let left = &factors.left - Scale(step) * to_left;
-        match to_right {
+    /// A gradient, preconditioned by the other factor where that is asked for.
+    fn scaled(&self, gradient: &Mat<f64>, other: &Mat<f64>) -> Result<Mat<f64>, RecoveryError> {
+        match self.precondition {
+            None => Ok(gradient.clone()),
+            Some(damping) => Ok(multiply(gradient.as_ref(), inverse_gram(other, damping)?.as_ref())),
+        }
+    }
+
+    fn stepped(&self, factors: &Factors, step: f64, directions: &Directions) -> Factors {
+        let left = &factors.left - Scale(step) * &directions.to_left;
+        match &directions.to_right {
             Some(to_right) => Factors { left, right: &factors.right - Scale(step) * to_right },
             None => Factors::symmetric(left),
         }
     }
+}
+
+/// Where a step goes.
+struct Directions {
+    to_left: Mat<f64>,
+    to_right: Option<Mat<f64>>,
+    along: f64,
+}
+
+/// `⟨a, b⟩`, summed in the order of the columns.
+fn inner(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
+    let column = |j: usize| a.col_as_slice(j).iter().zip(b.col_as_slice(j)).map(|(a, b)| a * b).sum::<f64>();
+    (0..a.ncols()).map(column).sum()
 }
 
 /// `(FᵀF + λI)⁻¹`, λ a part of the mean of its diagonal.
@@ -261,19 +280,14 @@ impl Solver for Descent {
                 pull = look(&factors);
             }
             let Pull { values, left, right } = pull;
-            let (to_left, to_right) = self.directions(left, right, &factors)?;
-            // ∂f of U·Uᵀ is 2·D·U, and its step η/2.
-            let squared = match &to_right {
-                Some(to_right) => to_left.squared_norm_l2() + to_right.squared_norm_l2(),
-                None => 2.0 * to_left.squared_norm_l2(),
-            };
-            let Some(step) = stepper.next(loss, squared) else {
+            let directions = self.directions(left, right, &factors)?;
+            let Some(step) = stepper.next(loss, directions.along) else {
                 break (Stop::StepVanished, values, loss);
             };
             if let Some(last) = trace.last_mut().filter(|last: &&mut Recorded| last.iteration == iteration) {
                 last.step = step;
             }
-            let next = self.stepped(&factors, step, &to_left, to_right.as_ref());
+            let next = self.stepped(&factors, step, &directions);
             before = Some((std::mem::replace(&mut factors, next), values, loss));
             iteration += 1;
         };

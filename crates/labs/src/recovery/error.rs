@@ -59,7 +59,7 @@ pub enum RecoveryError {
         cols: usize,
     },
     /// An entry that is given twice.
-    #[error("row {row}, column {col} is observed twice; keep one, or their mean")]
+    #[error("row {row}, column {col} (from 0) is observed twice; keep one, or their mean")]
     Duplicate {
         /// Row, from 0.
         row: usize,

@@ -30,9 +30,9 @@ pub(super) fn unpacked(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, NpyError>
     // The record's last field is the length of the comment that ends the file.
     let ends =
         |at: &usize| number::<2>(bytes, at + 20).is_some_and(|comment| at + END + comment == bytes.len());
-    let places =
+    let mut places =
         tail.windows(4).enumerate().filter(|(_, four)| *four == b"PK\x05\x06").map(|(at, _)| from + at);
-    let end = places.filter(ends).last();
+    let end = places.rfind(ends);
     let end = end.ok_or_else(|| damaged("no directory at its end; the file may be incomplete"))?;
     let cut = || damaged("its directory is cut off");
     let count = number::<2>(bytes, end + 10).ok_or_else(cut)?;

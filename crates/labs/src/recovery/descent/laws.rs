@@ -186,6 +186,7 @@ fn every_measurement_rule_and_form_finds_the_matrix() {
         (Loss::Absolute, Steps::Polyak { optimum: 0.0, cap: 0.2 }, None),
         (Loss::Absolute, Steps::PolyakEstimated { cap: 0.2 }, None),
         (Loss::Absolute, Steps::Adaptive { first: 0.2, patience: 30 }, None),
+        (Loss::Absolute, Steps::Polyak { optimum: 0.0, cap: 1.0 }, Some(1e-3)),
     ];
     for (index, (measurement, y)) in each.iter().enumerate() {
         let problem = Problem::new(*measurement, y).unwrap();

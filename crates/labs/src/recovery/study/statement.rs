@@ -161,16 +161,22 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Median, least and largest.
+/// Median, least and largest of the values that are numbers, and how many those are where some are none; a dash where all are.
 pub(super) fn spread(values: &[f64]) -> String {
-    let middle = number(median(values));
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if values.len() < 2 || least == most {
-        middle
-    } else {
-        format!("{middle} [{}, {}]", number(least), number(most))
+    let numbers: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
+    if numbers.is_empty() {
+        return "–".to_owned();
     }
+    let least = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut text = number(median(&numbers));
+    if least < most {
+        text += &format!(" [{}, {}]", number(least), number(most));
+    }
+    if numbers.len() < values.len() {
+        text += &format!(" ({} of {})", numbers.len(), values.len());
+    }
+    text
 }
 
 /// Three digits, in powers of ten where that is shorter.
@@ -215,6 +221,7 @@ mod tests {
             ["−1.99", "2.5e−9", "643", "0"]
         );
         assert_eq!(spread(&[3.0, 1.0, 2.0]), "2.00 [1.00, 3.00]");
+        assert_eq!([spread(&[f64::NAN]), spread(&[f64::NAN, 2.0])], ["–", "2.00 (1 of 2)"]);
         assert_eq!(median(&[4.0, 1.0]), 1.0);
         assert_eq!(Bound::AtMost(0.5).words(), "≤ 0.500");
     }

@@ -64,7 +64,7 @@ fn balances(size: Size, progress: &mut dyn Progress) -> Result<Measured, AppErro
     }
     let grids = vec![grid(
         "G as a part of F at the start, k = 5, α = 0.5",
-        "Squared errors; NaN where 1e−20 was not reached.",
+        "Squared errors; a dash where 1e−20 was not reached.",
         &["G by F", "last error", "steps to 1e−20"],
         ratios,
         &runs,
@@ -153,7 +153,7 @@ fn conditions(size: Size, progress: &mut dyn Progress) -> Result<Measured, AppEr
     let runs = over_seeds("conditions and ranks", size, &settings, progress, run)?;
     let grids = vec![grid(
         "Condition numbers (k = 5), and more columns; α = 0.5",
-        "Squared errors; NaN where it was not reached. Preconditioned descent is no method of the paper: step 0.3, damping 0.01.",
+        "Squared errors; a dash where it was not reached. Preconditioned descent is no method of the paper: step 0.3, damping 0.01.",
         &["problem", "form", "last error", "steps to 1e−6", "steps to 1e−16"],
         &settings,
         &runs,

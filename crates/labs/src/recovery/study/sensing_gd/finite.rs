@@ -75,7 +75,7 @@ pub(super) fn measured(size: Size, progress: &mut dyn Progress) -> Result<Measur
     }
     let grids = vec![grid(
         "Gaussian measurements, n = 20, r = 2, k = 4, α = 0.3",
-        "Squared errors; NaN where 1e−16 was not reached.",
+        "Squared errors; a dash where 1e−16 was not reached.",
         &["form", "m/(n·r)", "last error", "power of T", "steps to 1e−16"],
         &settings,
         &runs,

@@ -88,7 +88,7 @@ pub(super) fn measured(size: Size, progress: &mut dyn Progress) -> Result<Measur
     let rate = |s: &Setting, run: &Run| if s.way == Way::Modified { run.rate_behind() } else { run.rate() };
     let grids = vec![grid(
         "The whole matrix, n = 50, r = 3",
-        "Squared errors; the rate is −d ln e/dT of the later half of the way down to 1e−22, rebalanced from the change to 1e−16; steps to 1e−20, NaN where it was not reached; \
+        "Squared errors; the rate is −d ln e/dT of the later half of the way down to 1e−22, rebalanced from the change to 1e−16; steps to 1e−20, a dash where it was not reached; \
          the last two columns are of λ, the smallest eigenvalue of FᵀF − GᵀG at the start.",
         &[
             "form",

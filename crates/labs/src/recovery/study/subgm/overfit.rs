@@ -15,18 +15,32 @@ use crate::recovery::{Loss, RecoveryError, Start, Steps};
 const M: usize = 180;
 
 /// From a small start, or from a large one with long steps.
-fn run(&small: &bool, seed: u64) -> Result<Followed, RecoveryError> {
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Setting {
+    Small,
+    Large { ratio: f64, steps: usize },
+}
+
+fn run(setting: &Setting, seed: u64) -> Result<Followed, RecoveryError> {
     let sensed = Sensed::new(M, 0.1, GROSS, seed)?;
-    if small {
-        let steps = Steps::Geometric { first: FIRST, ratio: 0.9975 };
-        return sensed.run(Loss::Absolute, Start::Spectral { alpha: 1e-6 }, D, steps, 8000, seed);
+    match *setting {
+        Setting::Small => {
+            let steps = Steps::Geometric { first: FIRST, ratio: 0.9975 };
+            sensed.run(Loss::Absolute, Start::Spectral { alpha: 1e-6 }, D, steps, 8000, seed)
+        }
+        Setting::Large { ratio, steps } => {
+            sensed.run(Loss::Absolute, gaussian(10.0), D, Steps::Geometric { first: 1.0, ratio }, steps, seed)
+        }
     }
-    let steps = Steps::Geometric { first: 1.0, ratio: 0.9996 };
-    sensed.run(Loss::Absolute, gaussian(10.0), D, steps, 40_000, seed)
 }
 
 pub(super) fn measured(size: Size, progress: &mut dyn Progress) -> Result<Measured, AppError> {
-    let settings = [true, false];
+    let large = if size.quick {
+        Setting::Large { ratio: 0.998, steps: 6000 }
+    } else {
+        Setting::Large { ratio: 0.9996, steps: 40_000 }
+    };
+    let settings = [Setting::Small, large];
     let runs = over_seeds("small and large starts", size, &settings, progress, run)?;
     let every: Vec<_> = runs.iter().collect();
     let loss = |run: &Followed| run.solution.quality.loss;
@@ -56,7 +70,7 @@ pub(super) fn measured(size: Size, progress: &mut dyn Progress) -> Result<Measur
         &["start", "loss", "final error"],
         &settings,
         &runs,
-        |&small| vec![if small { "small" } else { "large" }.to_owned()],
+        |&setting| vec![if setting == Setting::Small { "small" } else { "large" }.to_owned()],
         &[&|_, run| loss(run), &|_, run| run.last()],
     )];
     Ok(Measured { statements, grids, pictures: Vec::new() })
