@@ -1,9 +1,10 @@
 //! The descent of `lowrank recover`: values in units, plain steps from a small spectral start, and the factors kept that are best on
 //! entries which were not fitted.
 //!
-//! Small and plain on purpose: of starts of size 0.3, 0.03 and 0.001, with and without a preconditioner, on matrices of which a third
-//! was seen with noise and gross errors, the smallest start without one came closest (errors 0.05 against 0.09 to 0.35 with twice and four
-//! times the true rank). A larger start, and a preconditioner, give the spare columns what only the signal should have.
+//! Small and plain on purpose: of starts of size 0.3, 0.03 and 0.001, with and without a preconditioner, on a matrix [300, 200] of rank
+//! 5 of which a third was seen with noise and a twentieth grossly wrong, the smallest without one came closest: 0.05 and 0.07 with 10
+//! and 20 columns, the others 0.08 and 0.13 at best. Larger starts and preconditioners give the spare columns what only the signal
+//! should have.
 
 use lowrank_command::{AppError, Progress};
 use lowrank_record::Seed;
