@@ -11,6 +11,7 @@ use lowrank_apps::{
     regime, study, tune,
 };
 use lowrank_command::{AppError, Progress as _, options as recipe};
+use lowrank_labs::recovery::command as recovery;
 use lowrank_labs::study as laboratory;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,6 +58,15 @@ pub fn command() -> Command {
             "study",
             "See whether a paper's claim holds: its scaled-down experiment, or a verdict on a comparison",
         ))
+        .subcommand(
+            plain::<recovery::Recover>(
+                "recover",
+                "Find the low-rank matrix behind some of its entries, noisy or grossly wrong, and fill in the others",
+            )
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+            .subcommand(plain::<recovery::Predict>("predict", "Entries of a matrix that was recovered")),
+        )
         .subcommand(plain::<regime::Regime>(
             "regime",
             "Tell whether a finished run learned richly or lazily: how far, along what, inside its start or not",
@@ -201,6 +211,10 @@ fn dispatch(matches: &ArgMatches, stop: Arc<AtomicBool>) -> Result<(), AppError>
             show_result(&pretrain::pretrain(&options, &mut terminal)?, json)
         }
         "advise" => show_result(&advise::advise(&typed(matches)?, &mut terminal)?, json),
+        "recover" => match matches.subcommand() {
+            Some((_, matches)) => show_result(&recovery::predict(&typed(matches)?)?, json),
+            None => show_result(&recovery::recover(&typed(matches)?, &mut terminal)?, json),
+        },
         "regime" => show_result(&regime::regime(&typed(matches)?, &mut terminal)?, json),
         "merge" => show_result(&merge::merge(&typed(matches)?, &mut terminal)?, json),
         "combine" => show_result(&combine::combine(&typed(matches)?, &mut terminal)?, json),

@@ -49,14 +49,32 @@ pub(crate) struct Finished {
 }
 
 /// Every study.
-pub const STUDIES: [Listed; 1] = [Listed {
-    name: "rich-lazy",
-    claim: "at one norm of the initial recurrent weights, a high rank learns lazily and a low rank richly",
-    question: "is it so on three tasks, and is rank the cause?",
-    link: "https://arxiv.org/abs/2310.08513",
-    seeds: 10,
-    run: crate::regimes::study::listed,
-}];
+pub const STUDIES: [Listed; 3] = [
+    Listed {
+        name: "subgm",
+        claim: "sub-gradient descent from a small start recovers a low-rank matrix from grossly corrupted measurements, whatever its rank",
+        question: "how does the error go with the start, the over-estimated rank, the measurements, the corruption and the noise?",
+        link: "https://arxiv.org/abs/2202.08788",
+        seeds: 4,
+        run: crate::recovery::study::listed_subgm,
+    },
+    Listed {
+        name: "sensing-gd",
+        claim: "with more columns than the rank, gradient descent on XX' slows to 1/T^2 while FG' stays linear",
+        question: "are the rates those of the theorems, and does one step of rebalancing make them independent of the start?",
+        link: "https://arxiv.org/abs/2310.01769",
+        seeds: 4,
+        run: crate::recovery::study::listed_sensing_gd,
+    },
+    Listed {
+        name: "rich-lazy",
+        claim: "at one norm of the initial recurrent weights, a high rank learns lazily and a low rank richly",
+        question: "is it so on three tasks, and is rank the cause?",
+        link: "https://arxiv.org/abs/2310.08513",
+        seeds: 10,
+        run: crate::regimes::study::listed,
+    },
+];
 
 /// The files of a study's folder.
 const FILES: [&str; 4] = ["recipe.toml", "result.json", "NOTE.md", "report.html"];

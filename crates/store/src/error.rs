@@ -5,6 +5,8 @@ use crate::export::Refusal;
 use crate::gguf::GgufError;
 use crate::image::ImageError;
 use crate::image::idx::IdxError;
+use crate::npy::NpyError;
+use crate::observations::ObservationsError;
 use crate::peft::PeftError;
 use crate::safetensors::{IndexError, SafetensorsError};
 
@@ -146,6 +148,22 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         cause: IdxError,
+    },
+    /// A damaged NPY or NPZ file.
+    #[error("{}: {cause}", path.display())]
+    Npy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: NpyError,
+    },
+    /// A file of observations that cannot be used.
+    #[error("{}: {cause}", path.display())]
+    Observations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: ObservationsError,
     },
     /// A damaged or unsuitable adapter.
     #[error("{}: {cause}", path.display())]

@@ -14,6 +14,8 @@ pub mod image;
 pub mod json;
 pub mod jsonl;
 mod mapped;
+pub mod npy;
+pub mod observations;
 pub mod peft;
 pub mod safetensors;
 pub mod tensors;

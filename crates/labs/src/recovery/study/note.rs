@@ -1,0 +1,54 @@
+//! A study as a note: question, command, rule, statements, answer, what was not shown.
+
+use std::fmt::Write as _;
+
+use lowrank_command::page::Table;
+
+use super::page::{grid, statements};
+use super::studied::Studied;
+
+/// The note as Markdown; `command` runs the study again.
+#[must_use]
+pub fn note(studied: &Studied, command: &str) -> String {
+    let paper = studied.paper;
+    let mut note = format!("# {}\n\n", studied.title);
+    let say = |note: &mut String, text: &str| {
+        let _ = writeln!(note, "{text}\n");
+    };
+    if studied.quick {
+        say(&mut note, "**A run of seconds, to see that everything works: these numbers decide nothing.**");
+    }
+    let cited = format!("{}, \"{}\", {}, <{}>", paper.authors, paper.title, paper.year, paper.link);
+    say(&mut note, &format!("**The paper ({cited}).** {}", studied.claim));
+    say(&mut note, &format!("**Question.** {}", studied.question));
+    say(&mut note, &format!("**Command.** `{command}`"));
+    let ground: Vec<String> =
+        studied.ground.iter().map(|(name, value)| format!("* {name}: {value}")).collect();
+    say(&mut note, &format!("**Ground.**\n\n{}", ground.join("\n")));
+    say(&mut note, &format!("**Rule, fixed before the numbers.** {}", studied.rule));
+    say(&mut note, "## Statements");
+    markdown(&mut note, &statements(studied));
+    say(&mut note, &format!("**Answer.** {}", studied.sentences.join(" ")));
+    say(&mut note, "## Numbers");
+    for table in studied.grids.iter().map(grid) {
+        say(&mut note, &format!("**{}.** {}", table.caption, table.note));
+        markdown(&mut note, &table);
+    }
+    say(&mut note, "## What was not shown");
+    for sentence in &studied.not_shown {
+        let _ = writeln!(note, "* {sentence}");
+    }
+    note.push_str(
+        "\n[`result.json`](result.json) holds every number, [`report.html`](report.html) the curves.\n",
+    );
+    note
+}
+
+fn markdown(note: &mut String, table: &Table) {
+    // Cells that were broken for the page are one line here.
+    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace('\n', " "));
+    note.push_str(&row(&table.head));
+    note.push_str(&row(&vec!["---".to_owned(); table.head.len()]));
+    table.rows.iter().for_each(|cells| note.push_str(&row(cells)));
+    note.push('\n');
+}
