@@ -2,8 +2,8 @@
 //! entries which were not fitted.
 //!
 //! Small and plain on purpose: of starts of size 0.3, 0.03 and 0.001, with and without a preconditioner, on a matrix [300, 200] of rank
-//! 5 of which a third was seen with noise and a twentieth grossly wrong, the smallest without one came closest: 0.05 and 0.07 with 10
-//! and 20 columns, the others 0.08 and 0.13 at best. Larger starts and preconditioners give the spare columns what only the signal
+//! 5 of which a third was seen with noise and a twentieth grossly wrong, the smallest without one came closest, with 10 columns and
+//! with 20. Larger starts and preconditioners give the spare columns what only the signal
 //! should have.
 
 use lowrank_command::{AppError, Progress};

@@ -65,7 +65,7 @@ pub fn predict(options: &Predict) -> Result<Predicted, AppError> {
     let wanted = if options.entries.is_some() { "csv" } else { "npy" };
     if out.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case(wanted)) {
         let what = if options.entries.is_some() { "single entries" } else { "the whole matrix" };
-        return Err(AppError::usage(format!("--out {}: {what} are written as .{wanted}", out.display())));
+        return Err(AppError::usage(format!("--out {}: {what} is written as .{wanted}", out.display())));
     }
     if out.exists() && !options.overwrite {
         return Err(AppError::usage(format!(
