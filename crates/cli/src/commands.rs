@@ -12,7 +12,7 @@ use lowrank_apps::{
 };
 use lowrank_command::{AppError, Progress as _, options as recipe};
 use lowrank_labs::recovery::command as recovery;
-use lowrank_labs::study as laboratory;
+use lowrank_labs::studies as laboratory;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -5,4 +5,5 @@
 
 pub mod recovery;
 pub mod regimes;
-pub mod study;
+pub mod studies;
+mod study;
