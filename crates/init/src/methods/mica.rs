@@ -33,6 +33,8 @@ static CARD: Card = Card {
     notes: &[
         "PEFT freezes left and trains right alone; freeze left in the form, otherwise both are trained",
         "exact SVD in f64, of the order of out * in * min(out, in) operations for each layer: slow for wide layers",
+        "with several threads its peak memory differs between runs and can pass that of a training step: the allocator does not give out again \
+         what the decompositions freed; one thread (--threads 1) keeps it low",
         "the r smallest of min(out, in): the null space of a tall weight is not used, as in PEFT",
     ],
 };
