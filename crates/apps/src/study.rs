@@ -206,13 +206,13 @@ fn of_comparison(experiment: &Experiment, comparison: &Comparison) -> Result<Stu
     let spoken_of = Listed::from(experiment).methods;
     let arms = comparison.arms().into_iter().filter(|arm| spoken_of.contains(&arm.name.as_str())).collect();
     let ground = [
-        ("model", comparison.model.clone()),
+        ("model", comparison.model_name()),
         ("data", format!("hash {}", comparison.data_hash)),
         ("runs", format!("{} steps; {}", comparison.steps, comparison.rates())),
         ("seeds", format!("{}, batches and their order the same for all methods", comparison.seeds)),
     ];
     let ground = ground.map(|(name, value)| (name.to_owned(), value)).into();
-    let place = comparison.model.clone();
+    let place = comparison.model_name();
     let mut studied = judged(experiment, experiment.real, arms, ground, not_shown, &place, false)?;
     studied.equal =
         format!("{}, as far as ranks allow; the number of trained values is in the table", comparison.equal);

@@ -13,7 +13,7 @@ use lowrank_command::Because;
 /// What is read of `compare.json`; the rest of it plays no part.
 #[derive(Debug, Deserialize)]
 pub(super) struct Comparison {
-    pub(super) model: String,
+    model: String,
     #[serde(default)]
     pub(super) data_hash: String,
     pub(super) equal: String,
@@ -58,6 +58,12 @@ impl Comparison {
         let value = lowrank_store::json::read(path).input("reading the comparison")?;
         serde_json::from_value(value)
             .input(format!("{}: not the compare.json of a finished `lowrank compare`", path.display()))
+    }
+
+    /// The model without the place where it lay: that is of one machine.
+    pub(super) fn model_name(&self) -> String {
+        let name = Path::new(&self.model).file_name();
+        name.map_or_else(|| self.model.clone(), |name| name.to_string_lossy().into_owned())
     }
 
     /// Where the rates come from, in words.
