@@ -17,7 +17,6 @@ mod start;
 mod survey;
 mod switch;
 mod targets;
-mod turns;
 
 pub use collect::{Calibration, Gradients, WHOLE, admits_passes, collect};
 pub use error::AttachError;

@@ -8,9 +8,9 @@ use lowrank_models::Network;
 use lowrank_record::{Report, Seed};
 use lowrank_store::peft::{Factor, Place};
 use lowrank_tensor::{Matrix, Var};
+use rayon::prelude::*;
 
 use crate::start::{Started, base_of, fits, frozen, has_evidence, start_site};
-use crate::turns::in_turns;
 use crate::{AttachError, Collected, Plan, Site};
 
 /// One adapter on one layer.
@@ -79,9 +79,10 @@ pub fn attach<N: Network>(
         None => plan.sites.iter().map(|_| Started::of_form()).collect(),
         Some(initialiser) => {
             has_evidence(plan, initialiser, collected)?;
-            in_turns(&plan.sites, |site| {
+            let start = |site: &Site| {
                 start_site(site, frozen(&sites, site)?, initialiser, collected, way.offset, seed)
-            })?
+            };
+            plan.sites.par_iter().map(start).collect::<Result<_, AttachError>>()?
         }
     };
     mount_all(model, plan, started, way.form, seed, name)

@@ -8,9 +8,9 @@ use lowrank_adapt::Linear;
 use lowrank_init::{Evidence, Initialiser, Place, Site as InitSite, alpha_after, most_rank, redistribute};
 use lowrank_models::Network;
 use lowrank_record::{Need, Seed, scale};
+use rayon::prelude::*;
 
 use crate::start::frozen;
-use crate::turns::in_turns;
 use crate::{AttachError, InputStatistics, Plan, Site};
 
 impl Plan {
@@ -37,7 +37,7 @@ impl Plan {
             return Ok(self.clone());
         }
         let layers: BTreeMap<String, &Linear> = model.sites().into_iter().collect();
-        let choose = |site: &Site| -> Result<Site, AttachError> {
+        let choose = |site: &Site| {
             let [out, inp] = site.shape;
             let weight = frozen(&layers, site)?;
             let values = initialiser.needs().contains(&Need::Weight).then(|| weight.to_f32());
@@ -48,7 +48,7 @@ impl Plan {
             let failed = |source| AttachError::Init { site: site.name.clone(), source };
             Ok(self.at_rank(site, initialiser.chosen_rank(&seen, site.rank).map_err(failed)?))
         };
-        let sites = in_turns(&self.sites, choose)?;
+        let sites = self.sites.par_iter().map(choose).collect::<Result<Vec<Site>, AttachError>>()?;
         Ok(Plan { sites, rank_stabilised: self.rank_stabilised })
     }
 

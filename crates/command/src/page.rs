@@ -46,6 +46,17 @@ pub struct Table {
     pub marked: Option<usize>,
 }
 
+impl Table {
+    /// As Markdown, an empty line behind it. Cells that were broken for a page are one line.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let row = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace('\n', " "));
+        let rule = vec!["---".to_owned(); self.head.len()];
+        let rows: String = self.rows.iter().map(|cells| row(cells)).collect();
+        format!("{}{}{rows}\n", row(&self.head), row(&rule))
+    }
+}
+
 /// Colours follow the reader's choice of light or dark; those of the plots are rules over what the SVG says of itself.
 const STYLE: &str = ":root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1a;--quiet:#5a5a5a;--rule:#dcdcdc;--box:#f5f6f8;--mark:#0072b2}\
 @media(prefers-color-scheme:dark){:root{--paper:#16181c;--ink:#e8e8e8;--quiet:#a5a8ae;--rule:#383c44;--box:#20242b;--mark:#56b4e9}}\
@@ -211,6 +222,13 @@ mod tests {
         assert_eq!(svg.matches("<circle").count(), 2);
         let html = Page { verdict: vec!["a < b".to_owned()], ..Page::default() }.html().unwrap();
         assert!(html.contains("prefers-color-scheme:dark") && html.contains("a &lt; b"));
+    }
+
+    #[test]
+    fn a_table_is_markdown_with_a_line_for_each_row() {
+        let rows = vec![vec!["one\ntwo".to_owned(), "3".to_owned()]];
+        let table = Table { head: head(&["said", "n"]), rows, ..Table::default() };
+        assert_eq!(table.markdown(), "| said | n |\n| --- | --- |\n| one two | 3 |\n\n");
     }
 
     #[test]

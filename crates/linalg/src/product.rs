@@ -10,10 +10,6 @@ use crate::{LinalgError, Real};
 /// meet the kernels' edges elsewhere and round differently.
 const BLOCK: usize = 256;
 
-/// Operations below which a product's blocks are computed one after another, to the same bits: waking a sleeping thread takes longer than
-/// its share, and starts work on many layers at a time anyway.
-const ALONE: usize = 1 << 26;
-
 /// `a · b`: `[m, k] · [k, n] -> [m, n]`, in parallel on the current rayon pool, same bits on any number of threads.
 ///
 /// faer's own parallel product divides the work by the thread count; here the longer side of the result is cut into
@@ -34,22 +30,6 @@ pub fn multiply<T: Real>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
         return product;
     }
     let one = T::from_f64(1.0);
-    if 2 * m * n * a.ncols() < ALONE {
-        if m >= n {
-            for first in (0..m).step_by(BLOCK) {
-                let count = BLOCK.min(m - first);
-                let block = product.as_mut().subrows_mut(first, count);
-                matmul(block, Accum::Replace, a.subrows(first, count), b, one, Par::Seq);
-            }
-        } else {
-            for first in (0..n).step_by(BLOCK) {
-                let count = BLOCK.min(n - first);
-                let block = product.as_mut().subcols_mut(first, count);
-                matmul(block, Accum::Replace, a, b.subcols(first, count), one, Par::Seq);
-            }
-        }
-        return product;
-    }
     if m >= n {
         product.as_mut().par_row_chunks_mut(BLOCK).zip(a.par_row_chunks(BLOCK)).for_each(|(block, rows)| {
             matmul(block, Accum::Replace, rows, b, one, Par::Seq);

@@ -51,17 +51,17 @@ pub(super) fn note(studied: &Studied, command: &str) -> String {
     line(&mut note, &format!("**Rule, fixed before the numbers.** {}", studied.rule));
     line(&mut note, "## Numbers");
     line(&mut note, "Means over the seeds ± half of their 95 % interval. Losses in nats.");
-    markdown(&mut note, &table(&studied.arms));
+    note.push_str(&table(&studied.arms).markdown());
     if studied.arms.iter().any(|arm| arm.rate_at_the_end) {
         line(&mut note, "\\* the smallest or largest rate that was tried: a better one may lie beyond.");
     }
     let shared = shared(&studied.arms);
     if !shared.rows.is_empty() {
         line(&mut note, "At rates that all arms share:");
-        markdown(&mut note, &shared);
+        note.push_str(&shared.markdown());
     }
     line(&mut note, "## Statements");
-    markdown(&mut note, &statements(studied));
+    note.push_str(&statements(studied).markdown());
     line(&mut note, &format!("**Answer.** {}", studied.sentences.join(" ")));
     line(&mut note, "## What was not shown");
     for sentence in &studied.not_shown {
@@ -72,14 +72,6 @@ pub(super) fn note(studied: &Studied, command: &str) -> String {
         "\n[`result.json`](result.json) holds every run and every rate that was tried, [`study.html`](study.html) the curves.\n"
     );
     note
-}
-
-fn markdown(note: &mut String, table: &Table) {
-    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    note.push_str(&row(&table.head));
-    note.push_str(&row(&vec!["---".to_owned(); table.head.len()]));
-    table.rows.iter().for_each(|cells| note.push_str(&row(cells)));
-    note.push('\n');
 }
 
 fn cells(series: &Series) -> [String; 3] {

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use lowrank_command::page::Table;
-
 use super::page::{grid, statements};
 use super::studied::Studied;
 
@@ -27,12 +25,12 @@ pub fn note(studied: &Studied, command: &str) -> String {
     say(&mut note, &format!("**Ground.**\n\n{}", ground.join("\n")));
     say(&mut note, &format!("**Rule, fixed before the numbers.** {}", studied.rule));
     say(&mut note, "## Statements");
-    markdown(&mut note, &statements(studied));
+    note.push_str(&statements(studied).markdown());
     say(&mut note, &format!("**Answer.** {}", studied.sentences.join(" ")));
     say(&mut note, "## Numbers");
     for table in studied.grids.iter().map(grid) {
         say(&mut note, &format!("**{}.** {}", table.caption, table.note));
-        markdown(&mut note, &table);
+        note.push_str(&table.markdown());
     }
     say(&mut note, "## What was not shown");
     for sentence in &studied.not_shown {
@@ -42,13 +40,4 @@ pub fn note(studied: &Studied, command: &str) -> String {
         "\n[`result.json`](result.json) holds every number, [`report.html`](report.html) the curves.\n",
     );
     note
-}
-
-fn markdown(note: &mut String, table: &Table) {
-    // Cells that were broken for the page are one line here.
-    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace('\n', " "));
-    note.push_str(&row(&table.head));
-    note.push_str(&row(&vec!["---".to_owned(); table.head.len()]));
-    table.rows.iter().for_each(|cells| note.push_str(&row(cells)));
-    note.push('\n');
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use lowrank_command::page::Table;
 use lowrank_command::{AppError, Because};
 use serde_json::Value;
 
@@ -38,12 +37,12 @@ pub fn note(studied: &Studied, command: &str) -> String {
     );
     say(&mut note, &format!("**Rule, fixed before the numbers.** {}", studied.rule));
     say(&mut note, "## Statements");
-    markdown(&mut note, &page::statements(studied));
+    note.push_str(&page::statements(studied).markdown());
     say(&mut note, &format!("**Answer.** {}", studied.sentences.join(" ")));
     say(&mut note, "## Numbers");
     for table in [page::outcomes(studied), page::theory(studied), page::spectra(studied)] {
         say(&mut note, &format!("**{}.** {}", table.caption, table.note));
-        markdown(&mut note, &table);
+        note.push_str(&table.markdown());
     }
     say(&mut note, "## What was not shown");
     for sentence in &studied.not_shown {
@@ -78,12 +77,4 @@ fn round(value: &mut Value) {
         }
         _ => {}
     }
-}
-
-fn markdown(note: &mut String, table: &Table) {
-    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    note.push_str(&row(&table.head));
-    note.push_str(&row(&vec!["---".to_owned(); table.head.len()]));
-    table.rows.iter().for_each(|cells| note.push_str(&row(cells)));
-    note.push('\n');
 }

@@ -73,7 +73,7 @@ pub(super) fn statements(studied: &Studied) -> Table {
     Table {
         caption: "Statements".to_owned(),
         note: "The mean over the seeds with its 95 % interval; on the linear network the largest deviation of its cases.".to_owned(),
-        head: head(&["", "statement", "wanted", "found", "numbers", "", "remark"]),
+        head: head(&["", "statement", "wanted", "measured", "seeds", "found", "remark"]),
         rows: rows.collect(),
         ..Table::default()
     }
