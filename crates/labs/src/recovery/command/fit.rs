@@ -1,10 +1,7 @@
 //! The descent of `lowrank recover`: values in units, plain steps from a small spectral start, and the factors kept that are best on
 //! entries which were not fitted.
 //!
-//! Small and plain on purpose: of starts of size 0.3, 0.03 and 0.001, with and without a preconditioner, on a matrix [300, 200] of rank
-//! 5 of which a third was seen with noise and a twentieth grossly wrong, the smallest without one came closest, with 10 columns and
-//! with 20. Larger starts and preconditioners give the spare columns what only the signal
-//! should have.
+//! Small and plain on purpose: larger starts and preconditioners give the spare columns what only the signal should have.
 
 use lowrank_command::{AppError, Progress};
 use lowrank_record::Seed;
